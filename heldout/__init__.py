@@ -1,0 +1,1 @@
+"""The method: data sets, models, subset draws, training, evaluation, scores and reports."""

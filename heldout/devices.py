@@ -1,0 +1,55 @@
+"""Choice of the device, before TensorFlow has touched any."""
+
+import contextlib
+
+import tensorflow as tf
+
+from zoo import errors
+
+DEVICES = ("cpu", "gpu", "tpu")
+
+
+def configure(device: str, num_threads: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """Prepares TensorFlow for one kind of device; to be called once, first thing in a process.
+
+    Args:
+        device: "cpu", "gpu" or "tpu".
+        num_threads: threads for the operations of this process; None leaves the choice to TensorFlow.
+
+    Returns:
+        The scope in which to create variables and run.
+
+    Raises:
+        InvalidValueError: TensorFlow sees no such device.
+    """
+    if num_threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+        return tf.device("/CPU:0")
+    if device == "gpu":
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            raise errors.InvalidValueError(
+                "--device=gpu: TensorFlow sees no GPU; install the CUDA libraries with `pip install heldout[gpu]`, "
+                "check the driver with nvidia-smi, or use --device=cpu"
+            )
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return tf.device("/GPU:0")
+    if device == "tpu":
+        return _tpu()
+    raise errors.InvalidValueError(f"--device={device}: expected one of {', '.join(DEVICES)}")
+
+
+def _tpu() -> contextlib.AbstractContextManager[None]:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise errors.InvalidValueError(
+            f"--device=tpu: no TPU could be reached ({str(error).splitlines()[0]}); install `heldout[tpu]` on a TPU "
+            "machine, or use --device=cpu"
+        ) from error
+    del resolver
+    return tf.device("/TPU:0")

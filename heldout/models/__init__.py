@@ -1,0 +1,5 @@
+"""Architectures by name; `build` is all that training and evaluation need."""
+
+from heldout.models.registry import ARCHITECTURES, build
+
+__all__ = ["ARCHITECTURES", "build"]

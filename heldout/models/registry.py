@@ -1,0 +1,129 @@
+"""Architectures by name: the value of every `--architecture` flag.
+
+Any callable that returns a tf.Module can be used in place of a known name, as "package.module:callable". It is called
+with num_classes and the options; the module is called as module(images, is_training) and returns logits [B, K].
+"""
+
+from collections.abc import Callable, Mapping
+import importlib
+import inspect
+from typing import Any
+
+import tensorflow as tf
+
+from heldout.models import lenet, mlp, resnet50, small_inception
+from zoo import errors
+
+ARCHITECTURES: dict[str, Callable[..., tf.Module]] = {
+    "mlp": mlp.mlp,
+    "lenet": lenet.lenet,
+    "small_inception": small_inception.SmallInception,
+    "resnet50": resnet50.resnet50,
+}
+
+
+def build(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+    dtype: tf.DType = tf.float32,
+) -> tf.Module:
+    """A model whose variables all exist, freshly initialised.
+
+    The model is run once, not training, on a zero image, so that checkpoints can be restored into it and its
+    variables counted before it sees data.
+
+    Args:
+        name: a key of `ARCHITECTURES`, or "package.module:callable" for one of your own.
+        num_classes: number of logits K, >= 1.
+        image_shape: (H, W, C) of the images it will see.
+        options: further keyword arguments of the architecture, such as {"hidden_sizes": [64]}.
+        dtype: floating dtype of images, variables and logits. The architectures with batch normalisation exist in
+            float32 only.
+
+    Returns:
+        The module, called as module(images [B, H, W, C], is_training) -> logits [B, K].
+
+    Raises:
+        InvalidValueError: name, options, sizes or dtype do not describe a model that can be built.
+    """
+    _check_sizes(num_classes, image_shape)
+    if "num_classes" in (options or {}):
+        raise errors.InvalidValueError(
+            f"architecture {name!r} with options {dict(options or {})}: num_classes is set from the data; remove it"
+        )
+    arguments = {"num_classes": num_classes, **(options or {})}
+    constructor = _find(name)
+    _check_arguments(name, constructor, arguments)
+    model = constructor(**arguments)
+    if not callable(model):
+        raise errors.InvalidValueError(
+            f"architecture {name!r}: returned {type(model).__name__}, expected a tf.Module called as "
+            "module(images, is_training); change what it returns"
+        )
+    _run_once(name, model, num_classes, image_shape, dtype)
+    return model
+
+
+def _check_sizes(num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    if num_classes < 1:
+        raise errors.InvalidValueError(f"num_classes {num_classes}: must be at least 1")
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise errors.InvalidValueError(f"image_shape {tuple(image_shape)}: expected (H, W, C), all at least 1")
+
+
+def _find(name: str) -> Callable[..., tf.Module]:
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    module_name, separator, attribute = name.partition(":")
+    if not (separator and module_name and attribute):
+        raise errors.InvalidValueError(
+            f"architecture {name!r} is unknown; use one of {', '.join(sorted(ARCHITECTURES))}, or "
+            "package.module:callable for your own"
+        )
+    try:
+        constructor = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise errors.InvalidValueError(
+            f"architecture {name!r} cannot be imported ({error}); give package.module:callable with a package on "
+            f"PYTHONPATH, or one of {', '.join(sorted(ARCHITECTURES))}"
+        ) from error
+    if not callable(constructor):
+        raise errors.InvalidValueError(
+            f"architecture {name!r}: {attribute} is a {type(constructor).__name__}, expected a callable that returns "
+            "a tf.Module"
+        )
+    return constructor
+
+
+def _check_arguments(name: str, constructor: Callable[..., tf.Module], arguments: Mapping[str, Any]) -> None:
+    # Sonnet's metaclass hides the signature of its classes, so __init__ is asked; None stands for self.
+    is_class = inspect.isclass(constructor)
+    signature = inspect.signature(constructor.__init__ if is_class else constructor)
+    try:
+        signature.bind(*((None,) if is_class else ()), **arguments)
+    except TypeError as error:
+        known = [parameter for parameter in signature.parameters if parameter not in ("self", "num_classes", "name")]
+        raise errors.InvalidValueError(
+            f"architecture {name!r} with options {dict(arguments)}: {error}; it takes "
+            f"{', '.join(known) if known else 'no options'}"
+        ) from error
+
+
+def _run_once(
+    name: str, model: Callable[..., tf.Tensor], num_classes: int, image_shape: tuple[int, int, int], dtype: tf.DType
+) -> None:
+    try:
+        logits = model(tf.zeros([1, *image_shape], dtype), is_training=False)
+    except errors.HeldoutError:
+        raise
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise errors.InvalidValueError(
+            f"architecture {name!r} cannot run on one {dtype.name} image of shape {tuple(image_shape)}: {error}"
+        ) from error
+    if tuple(logits.shape) != (1, num_classes) or logits.dtype != dtype:
+        raise errors.InvalidValueError(
+            f"architecture {name!r}: for one image it returned shape {tuple(logits.shape)} {logits.dtype.name}, "
+            f"expected logits of shape (1, {num_classes}) {dtype.name}"
+        )

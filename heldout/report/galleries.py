@@ -1,0 +1,202 @@
+"""Which examples a report shows, and what it says about each.
+
+Per class the most and the least memorized training examples; and for the test examples with the highest single
+subset influence, the training examples that help each most and those that harm it most.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from heldout import saved_scores
+from heldout.report import influence_scan, selection
+
+# A page with more embedded images than this grows slow on a phone; with many classes each one shows fewer.
+MAX_GALLERY_CARDS = 1200
+_BLOCK_VALUES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Memorized:
+    """One training example of a gallery with its memorization and the runs behind it."""
+
+    train_index: int
+    label: int | None
+    memorization: float
+    standard_error: float
+    num_in: int
+    num_heldout: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """The extremes of one class; `label` None stands for all classes together.
+
+    `num_undefined` examples of the class have no memorization (no run trained on them, or none held them out).
+    """
+
+    label: int | None
+    num_examples: int
+    num_undefined: int
+    most: tuple[Memorized, ...]
+    least: tuple[Memorized, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainEffect:
+    """One training example and its subset influence on a test example."""
+
+    train_index: int
+    label: int | None
+    value: float
+    standard_error: float
+    memorization: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TestStory:
+    """One test example with the training examples that help it most and those that harm it most."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    test_index: int
+    label: int | None
+    accuracy: float
+    helpful: tuple[TrainEffect, ...]
+    harmful: tuple[TrainEffect, ...]
+
+
+def cards_per_side(num_classes: int, asked: int) -> int:
+    """How many examples a gallery shows on either side, given that all galleries together stay drawable; >= 1."""
+    return max(1, min(asked, MAX_GALLERY_CARDS // (2 * (num_classes + 1))))
+
+
+def memorization_galleries(
+    scores: saved_scores.RatioScores, train_label: np.ndarray | None, per_side: int
+) -> list[Gallery]:
+    """One gallery over all examples, and one for each class where there are labels.
+
+    Args:
+        scores: scores at one ratio.
+        train_label: int64 [N], or None.
+        per_side: at most so many examples among the most memorized, and among the least.
+    """
+    everything = np.arange(scores.memorization.values.size)
+    galleries = [_gallery(scores, train_label, None, everything, per_side)]
+    if train_label is not None:
+        galleries += [
+            _gallery(scores, train_label, int(label), np.flatnonzero(train_label == label), per_side)
+            for label in np.unique(train_label)
+        ]
+    return galleries
+
+
+def _gallery(
+    scores: saved_scores.RatioScores,
+    train_label: np.ndarray | None,
+    label: int | None,
+    members: np.ndarray,
+    per_side: int,
+) -> Gallery:
+    values = scores.memorization.values[members]
+    spread = scores.memorization.standard_error[members]
+    undefined = int(np.isnan(values).sum())
+    # The two ends never share an example, also where a class is small.
+    per_side = min(per_side, (members.size - undefined + 1) // 2)
+    most = members[selection.highest(values, per_side, spread)]
+    least = members[selection.lowest(values, min(per_side, members.size - undefined - per_side), spread)]
+    return Gallery(
+        label,
+        members.size,
+        undefined,
+        tuple(_memorized(scores, train_label, index) for index in most),
+        tuple(_memorized(scores, train_label, index) for index in least),
+    )
+
+
+def _memorized(scores: saved_scores.RatioScores, train_label: np.ndarray | None, index: int) -> Memorized:
+    support = scores.memorization
+    return Memorized(
+        int(index),
+        _label(train_label, index),
+        float(support.values[index]),
+        float(support.standard_error[index]),
+        int(support.num_in[index]),
+        int(support.num_heldout[index]),
+    )
+
+
+def test_stories(
+    scores: saved_scores.RatioScores,
+    scan: influence_scan.InfluenceScan,
+    labels: tuple[np.ndarray | None, np.ndarray | None],
+    num_tests: int,
+    per_side: int,
+) -> list[TestStory]:
+    """The test examples with the highest single influence, the highest first.
+
+    Args:
+        scores: scores at one ratio.
+        scan: of the same scores.
+        labels: of the training and of the test examples, each int64 or None.
+        num_tests: at most so many test examples.
+        per_side: at most so many training examples that help, and as many that harm.
+    """
+    chosen = selection.highest(scan.highest_per_test, num_tests)
+    chosen = chosen[scan.highest_per_test[chosen] > 0]
+    values = _columns(scores.subset_influence, chosen)
+    spread = _columns(scores.influence_standard_error, chosen)
+    return [
+        _story(scores, int(test), labels, values[:, position], spread[:, position], per_side)
+        for position, test in enumerate(chosen)
+    ]
+
+
+test_stories.__test__ = False  # type: ignore[attr-defined]  # pytest collects functions by this prefix
+
+
+def _story(
+    scores: saved_scores.RatioScores,
+    test_index: int,
+    labels: tuple[np.ndarray | None, np.ndarray | None],
+    values: np.ndarray,
+    spread: np.ndarray,
+    per_side: int,
+) -> TestStory:
+    train_label, test_label = labels
+
+    def effects(indices: Sequence[int] | np.ndarray) -> tuple[TrainEffect, ...]:
+        return tuple(
+            TrainEffect(
+                int(index),
+                _label(train_label, index),
+                float(values[index]),
+                float(spread[index]),
+                float(scores.memorization.values[index]),
+            )
+            for index in indices
+        )
+
+    helpful = [index for index in selection.highest(values, per_side, spread) if values[index] > 0]
+    harmful = [index for index in selection.lowest(values, per_side, spread) if values[index] < 0]
+    return TestStory(
+        test_index,
+        _label(test_label, test_index),
+        float(scores.test_accuracy[test_index]),
+        effects(helpful),
+        effects(harmful),
+    )
+
+
+def _columns(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A few columns of a matrix [N, M] that may be memory-mapped, float64 [N, C]; read in blocks of rows."""
+    rows = max(1, _BLOCK_VALUES // max(1, matrix.shape[1]))
+    result = np.empty((matrix.shape[0], len(columns)))
+    for start in range(0, matrix.shape[0], rows):
+        result[start : start + rows] = np.asarray(matrix[start : start + rows])[:, columns]
+    return result
+
+
+def _label(labels: np.ndarray | None, index: int) -> int | None:
+    return None if labels is None else int(labels[index])

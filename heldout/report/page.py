@@ -1,0 +1,199 @@
+"""Assembles the one HTML page of a report from scores, charts, galleries and images.
+
+The page is text in, text out: nothing is read from or written to the report's folder here. All values reach the
+template escaped; only our own style sheet, script and charts are passed as markup.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heldout import saved_scores
+from heldout.report import dataset_view, figures, formats, galleries, images, influence_scan, selection, tables
+
+if TYPE_CHECKING:
+    import jinja2
+
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_PICTURED_PAIRS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class PageOptions:
+    """What can be chosen about a page.
+
+    Attributes:
+        title: heading of the page; None for the name of the experiment.
+        num_gallery: examples among the most, and among the least memorized, per class.
+        num_stories: test examples shown with the training examples that help and harm them.
+        num_effects: training examples on either side of a story.
+        pairs_influence: a pair is listed if the absolute value of its subset influence is at least this.
+        pairs_memorization: and if the memorization of its training example is at least this.
+        max_pairs: most rows of the table of pairs.
+        max_examples: most rows of the table of training examples.
+    """
+
+    title: str | None = None
+    num_gallery: int = 12
+    num_stories: int = 8
+    num_effects: int = 5
+    pairs_influence: float = 0.15
+    pairs_memorization: float = 0.25
+    max_pairs: int = 2000
+    max_examples: int = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A finished page and the charts in it."""
+
+    html: str
+    charts: tuple[figures.Chart, ...]
+
+
+def build(
+    saved: saved_scores.SavedScores,
+    scores: saved_scores.RatioScores,
+    view: dataset_view.DatasetView,
+    options: PageOptions,
+) -> Page:
+    """The whole page.
+
+    Args:
+        saved: the scores of an experiment.
+        scores: the ratio to show, one of `saved.ratios`.
+        view: labels, class names and images, as far as they are known.
+        options: sizes and thresholds.
+
+    Returns:
+        HTML that needs nothing but itself, and its charts. Cost: one read of the matrices of subset influence, and a
+        second of a few of their columns.
+    """
+    scan = influence_scan.scan(
+        scores,
+        pairs_influence=options.pairs_influence,
+        pairs_memorization=options.pairs_memorization,
+        max_pairs=options.max_pairs,
+    )
+    labels = (view.train_label, view.test_label)
+    num_classes = 0 if view.train_label is None else len(np.unique(view.train_label))
+    per_side = galleries.cards_per_side(num_classes, options.num_gallery)
+    shown = galleries.memorization_galleries(scores, view.train_label, per_side)
+    stories = galleries.test_stories(scores, scan, labels, options.num_stories, options.num_effects)
+    embedded, table = _embed(view, shown, stories, scan.pairs)
+    columns = {
+        "examples": tables.examples(scores, saved.consistency.score, view.train_label, options.max_examples),
+        "pairs": tables.pairs(scan.pairs, scores, labels),
+    }
+    charts = _charts(saved, scores, scan)
+    context = {
+        "saved": saved,
+        "scores": scores,
+        "scan": scan,
+        "view": view,
+        "options": options,
+        "title": options.title or saved.experiment,
+        "facts": _facts(saved, scores),
+        "charts": {chart.name: chart.svg for chart in charts},
+        "galleries": shown,
+        "per_side": per_side,
+        "stories": stories,
+        "largest_effect": max((abs(effect.value) for story in stories for effect in story.helpful), default=1.0),
+        "images": embedded,
+        "num_stretched": table.num_stretched if table else 0,
+        "image_rules": table.style_sheet() if table else "",
+        "tables": {name: len(next(iter(rows.values()))) for name, rows in columns.items()},
+        "payload": tables.payload(columns, view.class_names, embedded),
+    }
+    return Page(_environment(view.class_names).get_template("report.html.j2").render(context), charts)
+
+
+def _charts(
+    saved: saved_scores.SavedScores, scores: saved_scores.RatioScores, scan: influence_scan.InfluenceScan
+) -> tuple[figures.Chart, ...]:
+    charts = [
+        figures.memorization_histogram(scores),
+        figures.accuracy_scatter(scores),
+        figures.influence_bulk(scan),
+        figures.influence_tails(scan),
+        figures.consistency_histogram(saved.consistency.score),
+    ]
+    if figures.ratios_with_data(saved.consistency).size > 1:
+        charts.append(figures.consistency_by_ratio(saved.consistency))
+    return tuple(charts)
+
+
+def _facts(saved: saved_scores.SavedScores, scores: saved_scores.RatioScores) -> dict[str, Any]:
+    """Numbers that the prose of the template needs."""
+    support, profile = scores.memorization, saved.consistency.profile
+    defined = int((~np.isnan(support.values)).sum())
+    with_data = figures.ratios_with_data(saved.consistency)
+    only = profile[with_data[0]] if with_data.size == 1 else np.array([0.0])
+    return {
+        "num_train": support.values.size,
+        "num_test": scores.test_accuracy.size,
+        "num_defined": defined,
+        "memorized_share": scores.memorized.count / defined if defined else float("nan"),
+        "undefined": formats.undefined(support.num_in, support.num_heldout),
+        "num_certain": int((support.standard_error == 0).sum()),
+        "median_in": int(np.median(support.num_in)),
+        "median_heldout": int(np.median(support.num_heldout)),
+        "ratios": [float(ratio) for ratio in saved.consistency.subset_ratios],
+        "ratios_with_data": [float(saved.consistency.subset_ratios[row]) for row in with_data],
+        "consistency_undefined": int(np.isnan(saved.consistency.score).sum()),
+        "profile_undefined": int(np.isnan(profile).any(axis=0).sum()),
+        "only_ratio_mean": float(np.nanmean(only)),
+        "only_ratio_quartiles": [float(value) for value in np.nanquantile(only, [0.25, 0.75])],
+    }
+
+
+def _embed(
+    view: dataset_view.DatasetView,
+    shown: Sequence[galleries.Gallery],
+    stories: Sequence[galleries.TestStory],
+    pairs: Sequence[influence_scan.Pair],
+) -> tuple[dict[str, str], images.ImageTable | None]:
+    """Embeds the images that the page shows; "train:5" or "test:7" -> CSS class."""
+    if view.dataset is None:
+        return {}, None
+    train = {card.train_index for gallery in shown for card in (*gallery.most, *gallery.least)}
+    train |= {effect.train_index for story in stories for effect in (*story.helpful, *story.harmful)}
+    train |= {pair.train_index for pair in pairs[:_PICTURED_PAIRS]}
+    test = {story.test_index for story in stories} | {pair.test_index for pair in pairs[:_PICTURED_PAIRS]}
+    table = images.ImageTable(view.dataset.scale)
+    embedded = {f"train:{index}": table.add(view.dataset.train.images[index]) for index in sorted(train)}
+    embedded |= {f"test:{index}": table.add(view.dataset.test.images[index]) for index in sorted(test)}
+    return embedded, table
+
+
+def _environment(class_names: Sequence[str] | None) -> "jinja2.Environment":
+    import jinja2  # heavy, and needed by reports only
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def label_text(label: int | None) -> str:
+        name = selection.class_name(label, class_names)
+        return f"class {name}" if name.isdecimal() else name
+
+    filters: Mapping[str, Any] = {
+        "signed": formats.signed,
+        "error": formats.error,
+        "count": formats.count,
+        "percent": formats.percent,
+        "label_text": label_text,
+        "markup": markupsafe.Markup,
+    }
+    environment.filters.update(filters)
+    for name in ("report.css", "report.js"):
+        environment.globals[name.replace(".", "_")] = markupsafe.Markup((TEMPLATES / name).read_text("utf-8"))
+    return environment

@@ -1,0 +1,95 @@
+"""The scores of an experiment in a few lines for the terminal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from heldout import bootstrap, saved_scores
+from heldout.report import selection
+
+
+def text_summary(
+    saved: saved_scores.SavedScores,
+    class_names: Sequence[str] | None = None,
+    *,
+    subset_ratio: float | None = None,
+    num_tests: int = 3,
+) -> str:
+    """What the scores say, as plain text without a final newline.
+
+    Args:
+        saved: the scores.
+        class_names: names of the classes; without them their numbers are shown, without labels neither.
+        subset_ratio: which ratio to speak about; None takes the one with the most runs.
+        num_tests: how many test examples to name for the most memorized training example.
+
+    Returns:
+        Runs, accuracy, the number of memorized examples with its interval, the most memorized example, and the test
+        examples that it influences most, each value with its standard error.
+
+    Raises:
+        InvalidValueError: the ratio was not scored.
+    """
+    scores = selection.ratio_scores(saved, subset_ratio)
+    num_train, num_test = scores.subset_influence.shape
+    lines = [
+        f"{saved.experiment}: {scores.num_runs} runs at subset ratio {scores.subset_ratio:g}, "
+        f"{num_train} training and {num_test} test examples",
+        f"accuracy: {percent(scores.mean_accuracy_in)} trained on, {percent(scores.mean_accuracy_heldout)} held out, "
+        f"{percent(scores.mean_test_accuracy)} test",
+        memorized_sentence(scores.memorized),
+    ]
+    undefined = int(np.isnan(scores.memorization.values).sum())
+    if undefined:
+        lines.append(f"{undefined} examples have no memorization: no run trained on them, or none held them out")
+    best = selection.highest(scores.memorization.values, 1, scores.memorization.standard_error)
+    if best.size:
+        lines += _most_memorized(saved, scores, int(best[0]), class_names, num_tests)
+    return "\n".join(lines)
+
+
+def percent(share: float) -> str:
+    """A share in percent with one decimal; "no data" for NaN."""
+    return "no data" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def memorized_sentence(memorized: bootstrap.CountInterval) -> str:
+    """The number of memorized examples with its interval, as one clause."""
+    return (
+        f"memorized (memorization >= {memorized.threshold:g}): {memorized.count} examples, "
+        f"95 % interval {memorized.low:.0f} to {memorized.high:.0f} (bootstrap over runs, {memorized.num_draws} draws)"
+    )
+
+
+def value_with_error(value: float, standard_error: float) -> str:
+    """A signed score with its standard error: "+0.83 +- 0.05"."""
+    return f"{value:+.2f} +- {standard_error:.2f}"
+
+
+def _most_memorized(
+    saved: saved_scores.SavedScores,
+    scores: saved_scores.RatioScores,
+    index: int,
+    class_names: Sequence[str] | None,
+    num_tests: int,
+) -> list[str]:
+    support = scores.memorization
+    score = value_with_error(support.values[index], support.standard_error[index])
+    lines = [
+        f"most memorized: training example {index}{_class(saved.train_label, index, class_names)}, memorization "
+        f"{score} ({support.num_in[index]} runs with it, {support.num_heldout[index]} without)"
+    ]
+    row = np.asarray(scores.subset_influence[index], dtype=np.float64)
+    spread = np.asarray(scores.influence_standard_error[index], dtype=np.float64)
+    for test in selection.highest(np.abs(row), num_tests, spread):
+        lines.append(
+            f"  its subset influence on test example {test}{_class(saved.test_label, int(test), class_names)}: "
+            f"{value_with_error(row[test], spread[test])}"
+        )
+    if support.standard_error[index] == 0:
+        lines.append("  (an error of 0 means that no run disagreed, not that the value is certain)")
+    return lines
+
+
+def _class(labels: np.ndarray | None, index: int, class_names: Sequence[str] | None) -> str:
+    return "" if labels is None else f" (class {selection.class_name(int(labels[index]), class_names)})"

@@ -1,0 +1,195 @@
+"""Rebuilds a finished run from its checkpoint and holds its predictions against what was recorded.
+
+Architecture and data set follow from the zoo's recipe, or from the name of a published experiment, or are given. The
+whole original training set is one split here: examples trained on and held out together, compared by index.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from heldout import evaluation, recipes, training_config
+from heldout.datasets import dataset as dataset_lib, registry as datasets
+from heldout.models import registry as models
+from zoo import aux_arrays, checkpoints, errors, layout, registry
+
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSource:
+    """What a run was made of.
+
+    Attributes:
+        dataset: name of the data set.
+        architecture: name of the architecture.
+        architecture_options: its keyword arguments.
+        dtype: of weights and inputs.
+        fingerprint: of the data set trained on; None where no recipe tells.
+    """
+
+    dataset: str
+    architecture: str
+    architecture_options: dict
+    dtype: str
+    fingerprint: dict | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Disagreement:
+    """A prediction that differs from the record.
+
+    Attributes:
+        index: original position in the split.
+        part: "in subset", "held out" or "test".
+        label: the right class.
+        prediction: the class found now.
+        recorded_correct: what the run recorded.
+        margin: largest logit minus the second, found now; near 0 the difference may be rounding.
+    """
+
+    index: int
+    part: str
+    label: int
+    prediction: int
+    recorded_correct: bool
+    margin: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunEvaluation:
+    """Predictions of one run on one split beside its record.
+
+    Attributes:
+        num_predictions: M, examples of the split.
+        disagreements: those that differ from the record, by index.
+        accuracy: share of right predictions for each part of the split.
+        epoch: epoch of the checkpoint, where it says.
+    """
+
+    num_predictions: int
+    disagreements: list[Disagreement]
+    accuracy: dict[str, float]
+    epoch: int | None
+
+
+def source_of(run: layout.Run, dataset: str | None, architecture: str | None) -> RunSource:
+    """What a run was made of: what is given, else the recipe, else the name of a published experiment.
+
+    Raises:
+        InvalidValueError: nothing tells.
+    """
+    recipe = recipes.read(run.zoo, run.experiment)
+    published = registry.PUBLISHED.get(run.experiment)
+    if recipe is not None:
+        source = RunSource(
+            recipe.dataset["name"],
+            recipe.architecture,
+            recipe.architecture_options,
+            recipe.training.dtype,
+            recipe.dataset,
+        )
+    elif published is not None:
+        source = RunSource(published.dataset, published.architecture, {}, "float32", None)
+    elif dataset and architecture:
+        source = RunSource(dataset, architecture, {}, training_config.TrainingConfig().dtype, None)
+    else:
+        raise errors.InvalidValueError(
+            f"{run.directory}: the experiment {run.experiment!r} has no recipe.json and is none of the published ones "
+            f"({', '.join(registry.PUBLISHED)}); give --arch and --dataset"
+        )
+    options = source.architecture_options if architecture in (None, source.architecture) else {}
+    return dataclasses.replace(
+        source,
+        dataset=dataset or source.dataset,
+        architecture=architecture or source.architecture,
+        architecture_options=options,
+    )
+
+
+def evaluate(
+    run: layout.Run,
+    split: str,
+    *,
+    dataset: str | None = None,
+    architecture: str | None = None,
+    data_dir: str | None = None,
+    epoch: int | None = None,
+) -> RunEvaluation:
+    """Restores a run, evaluates it on one split, and compares with its aux arrays.
+
+    Args:
+        run: a finished run.
+        split: "train" (the whole original training set) or "test".
+        dataset: overrides the recipe's.
+        architecture: overrides the recipe's.
+        data_dir: where the data set lies.
+        epoch: of the checkpoint; None for the last.
+
+    Raises:
+        MissingFileError: no run, checkpoint or data.
+        DamagedFileError: the aux arrays or the checkpoint are damaged.
+        MismatchError: checkpoint and architecture, or data set and record, do not belong together.
+    """
+    source = source_of(run, dataset, architecture)
+    aux = aux_arrays.read(run.aux_arrays_path)
+    prefix = layout.latest_checkpoint(run) if epoch is None else run.checkpoint_prefix(epoch)
+    data = datasets.load(source.dataset, data_dir)
+    _check_data(run, source, data, aux)
+    module = models.build(
+        source.architecture,
+        data.num_classes,
+        data.image_shape,
+        source.architecture_options,
+        dtype=tf.as_dtype(source.dtype),
+    )
+    state = checkpoints.restore(module, prefix)
+    evaluator = evaluation.Evaluator(module, evaluation.normaliser(data, source.dtype))
+    examples = data.split(split)
+    logits = evaluator.logits(examples.images)
+    return _compare(split, logits, examples.label, aux, state.epoch)
+
+
+def _check_data(
+    run: layout.Run, source: RunSource, data: dataset_lib.Dataset, aux: aux_arrays.AuxArrays
+) -> None:
+    if (aux.num_train, aux.num_test) != (len(data.train), len(data.test)):
+        raise errors.MismatchError(
+            f"{run.aux_arrays_path} records {aux.num_train} training and {aux.num_test} test examples, data set "
+            f"{source.dataset} has {len(data.train)} and {len(data.test)}; give the --dataset of the run"
+        )
+    if source.fingerprint is None:
+        return
+    found = data.fingerprint()
+    for key in ("train_label_sha256", "test_label_sha256"):
+        if source.fingerprint.get(key) != found[key]:
+            raise errors.MismatchError(
+                f"data set {source.dataset}: {key} is {found[key]}, the recipe of {run.experiment} says "
+                f"{source.fingerprint.get(key)}: other labels or another order; give the --dataset of the run"
+            )
+
+
+def _compare(
+    split: str, logits: np.ndarray, label: np.ndarray, aux: aux_arrays.AuxArrays, epoch: int | None
+) -> RunEvaluation:
+    correct = evaluation.correct(logits, label)
+    if split == "train":
+        recorded, inside = aux.train_correctness(), aux.subset_mask()
+        parts = np.where(inside, "in subset", "held out")
+    else:
+        recorded, parts = aux.test_correctness(), np.full(len(label), "test")
+    two_largest = np.sort(logits, axis=1)[:, -2:]
+    disagreements = [
+        Disagreement(
+            int(i),
+            str(parts[i]),
+            int(label[i]),
+            int(np.argmax(logits[i])),
+            bool(recorded[i]),
+            float(two_largest[i, 1] - two_largest[i, 0]),
+        )
+        for i in np.flatnonzero(correct != recorded)
+    ]
+    accuracy = {str(part): float(np.mean(correct[parts == part])) for part in np.unique(parts)}
+    return RunEvaluation(len(label), disagreements, accuracy, epoch)

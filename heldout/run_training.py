@@ -1,0 +1,102 @@
+"""From names to files: trains the runs of a zoo in groups and writes each in the published format.
+
+A run is (experiment, subset ratio, run id). Its subset, initialisation and batch order follow from that name
+(heldout/subsets.py). Its files appear whole: the checkpoint first, `aux_arrays.npz` last, so a run with aux arrays is
+complete.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from heldout import batches, ensemble, evaluation, learners, recipes, run_results, subsets, training
+from heldout.datasets import dataset as dataset_lib
+from heldout.models import registry as models
+from zoo import aux_arrays, checkpoints, layout
+
+
+class RunTrainer:
+    """Trains groups of runs of one recipe; compiled functions are kept for the next group of the same size.
+
+    Args:
+        recipe: what all runs share.
+        dataset: the loaded data set of the recipe.
+    """
+
+    def __init__(self, recipe: recipes.Recipe, dataset: dataset_lib.Dataset) -> None:
+        self._recipe = recipe
+        self._dataset = dataset
+        self._normalise = evaluation.normaliser(dataset, recipe.training.dtype)
+        self._module = self._build()
+        self._evaluator = evaluation.Evaluator(self._module, self._normalise)
+        self._trainers: dict[int, tuple[learners.Learner, training.Trainer]] = {}
+
+    def _build(self) -> tf.Module:
+        return models.build(
+            self._recipe.architecture,
+            self._dataset.num_classes,
+            self._dataset.image_shape,
+            self._recipe.architecture_options,
+            dtype=tf.as_dtype(self._recipe.training.dtype),
+        )
+
+    def largest_group(self, wanted: int) -> int:
+        """`wanted` where the architecture trains batched, else 1."""
+        return wanted if ensemble.supports(self._module) else 1
+
+    def bytes_per_run(self) -> int:
+        """What the files of one run will take on disk, roughly: its variables, and int64 indices."""
+        of_variables = sum(v.shape.num_elements() * v.dtype.size for v in checkpoints.model_variables(self._module).values())
+        return of_variables + 8 * (3 * len(self._dataset.train) + 2 * len(self._dataset.test))
+
+    def train_group(self, runs: list[layout.Run], on_epoch: training.OnEpoch | None = None) -> list[run_results.RunResult]:
+        """Trains runs of one subset ratio in step and writes their files.
+
+        Args:
+            runs: at most `largest_group` runs.
+            on_epoch: called after each epoch with (epoch, losses [R]).
+        """
+        draws = [self._draw(run) for run in runs]
+        learner, trainer = self._trainer(len(runs))
+        losses = trainer.train(draws, [self.initial_values(draw.name) for draw in draws], on_epoch)
+        return [self._finish(run, draws[i], learner, i, losses[-1, i]) for i, run in enumerate(runs)]
+
+    def _draw(self, run: layout.Run) -> batches.RunDraw:
+        name = (run.experiment, run.subset_ratio, run.run_id)
+        return batches.RunDraw(name, subsets.subset_indices(*name, len(self._dataset.train)))
+
+    def initial_values(self, name: tuple[str, float, int]) -> dict[str, np.ndarray]:
+        """The variables of a run before its first step: the architecture's own initialisers under the run's seed."""
+        tf.random.set_seed(subsets.seed(name, "initialisation") % (1 << 31))
+        return learners.read_values(self._build())
+
+    def _trainer(self, num_runs: int) -> tuple[learners.Learner, training.Trainer]:
+        if num_runs not in self._trainers:
+            learner = self._learner(num_runs)
+            train = self._dataset.train
+            trainer = training.Trainer(learner, train.images, train.label, self._normalise, self._recipe.training)
+            self._trainers[num_runs] = (learner, trainer)
+        return self._trainers[num_runs]
+
+    def _learner(self, num_runs: int) -> learners.Learner:
+        if ensemble.supports(self._module):
+            return ensemble.EnsembleLearner(self._module, num_runs)
+        if num_runs != 1:
+            raise ValueError(f"{self._recipe.architecture} trains one run at a time, not {num_runs}")
+        return learners.SingleLearner(self._build())
+
+    def _finish(
+        self, run: layout.Run, draw: batches.RunDraw, learner: learners.Learner, position: int, loss: float
+    ) -> run_results.RunResult:
+        if not np.isfinite(loss):
+            return run_results.RunResult(run, f"the training loss is {loss}: a smaller --learning_rate may help", float(loss))
+        learner.copy_to(position, self._module)
+        correct_train = self._evaluator.correctness(self._dataset.train)
+        correct_test = self._evaluator.correctness(self._dataset.test)
+        mask = np.zeros(len(self._dataset.train), bool)
+        mask[draw.subset_indices] = True
+        config = self._recipe.training
+        num_steps = config.num_epochs * batches.steps_per_epoch(config, len(draw.subset_indices))
+        checkpoints.write(self._module, run.checkpoint_prefix(config.num_epochs), config.num_epochs, num_steps)
+        aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(mask, correct_train, correct_test))
+        means = [float(np.mean(part)) for part in (correct_train[mask], correct_train[~mask], correct_test)]
+        return run_results.RunResult(run, None, float(loss), *means)

@@ -1,0 +1,72 @@
+"""Stateless random draws: every draw of a run follows from the names of the run alone.
+
+The seed of one purpose of one run is the first 128 bits of
+
+    SHA-256("heldout-1/<experiment>/<subset_ratio>/<run_id>/<purpose>")
+
+and keys a Philox counter-based generator (Salmon et al. 2011). Only its raw 64-bit words are used, because NumPy keeps
+those the same for ever and its distributions not. A permutation of n positions is the stable order of n raw words;
+the training subset is the first m positions of such a permutation, sorted. So the subset of run 1234 can be
+recomputed without the run:
+
+    subset_indices("mnist-mlp", 0.7, 1234, num_train=60000)
+"""
+
+import hashlib
+
+import numpy as np
+
+from zoo import errors, layout
+
+# Part of every seed: another scheme must not give the same name to other draws.
+SEED_SCHEME = "heldout-1"
+
+
+def seed(run: tuple[str, float, int], purpose: str) -> int:
+    """The 128-bit seed of one purpose ("subset", "initialisation", "order/3", ...) of one run.
+
+    Args:
+        run: (experiment, subset_ratio, run_id).
+        purpose: what the draw is for; another purpose is an independent draw.
+    """
+    experiment, subset_ratio, run_id = run
+    name = f"{SEED_SCHEME}/{experiment}/{layout.ratio_name(subset_ratio)}/{run_id}/{purpose}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+
+
+def random_words(key: int, count: int) -> np.ndarray:
+    """`count` independent uniform 64-bit words, uint64 [count]."""
+    return np.random.Philox(key=key).random_raw(count)
+
+
+def random_integers(key: int, shape: tuple[int, ...], bound: int) -> np.ndarray:
+    """Uniform integers in [0, bound), int32 of the given shape; their bias is below bound / 2^64."""
+    return (random_words(key, int(np.prod(shape))) % np.uint64(bound)).astype(np.int32).reshape(shape)
+
+
+def permutation(key: int, count: int) -> np.ndarray:
+    """A uniform permutation of 0..count-1, int64 [count]."""
+    return np.argsort(random_words(key, count), kind="stable")
+
+
+def subset_size(subset_ratio: float, num_train: int) -> int:
+    """m = round(subset_ratio * num_train), at least one example inside and one outside.
+
+    Raises:
+        InvalidValueError: the ratio leaves one side empty.
+    """
+    layout.ratio_name(subset_ratio)
+    size = round(subset_ratio * num_train)
+    if not 0 < size < num_train:
+        raise errors.InvalidValueError(
+            f"subset ratio {subset_ratio} of {num_train} training examples is {size}: "
+            "at least one example must be inside the subset and one outside; choose another --subset_ratio"
+        )
+    return size
+
+
+def subset_indices(experiment: str, subset_ratio: float, run_id: int, num_train: int) -> np.ndarray:
+    """The original positions that a run is trained on: int64 [m], ascending."""
+    size = subset_size(subset_ratio, num_train)
+    key = seed((experiment, subset_ratio, run_id), "subset")
+    return np.sort(permutation(key, num_train)[:size])

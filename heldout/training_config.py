@@ -1,0 +1,93 @@
+"""How a model is trained: the part of a recipe that does not name data or architecture."""
+
+import dataclasses
+from typing import Any, Self
+
+from zoo import errors
+
+SCHEDULES = ("constant", "cosine", "step")
+AUGMENTATIONS = ("crop", "flip")
+DTYPES = ("float32", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Stochastic gradient descent with momentum on the mean cross-entropy of a batch.
+
+    Per step, with g the gradient and lr the scheduled rate:  v <- momentum v + g + weight_decay w;  w <- w - lr v.
+
+    Attributes:
+        num_epochs: passes over the subset, each in another order; the incomplete last batch of a pass is left out.
+        batch_size: examples per step; the whole subset where that is smaller.
+        learning_rate: base rate of the schedule.
+        momentum: factor of the velocity v, in [0, 1).
+        nesterov: whether to step along g + momentum v instead of v.
+        weight_decay: L2 coefficient, added to the gradient of every variable of rank 2 or more
+            (weights and filters; not biases, scales and offsets).
+        schedule: "constant", "cosine" or "step"; see heldout/schedules.py.
+        warmup_epochs: length of the linear warm-up; may be fractional.
+        step_epochs: epochs at which the "step" schedule multiplies the rate by `step_factor`.
+        step_factor: see `step_epochs`.
+        augmentation: any of "crop" (random shift after zero padding) and "flip" (horizontal, probability 1/2).
+        crop_padding: pixels of padding on each side for "crop".
+        dtype: "float32" or "float64", of inputs and variables.
+    """
+
+    num_epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    augmentation: tuple[str, ...] = ()
+    crop_padding: int = 4
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuses values outside their range."""
+        requirements = [
+            ("num_epochs", self.num_epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < float("inf"), "a positive number"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < float("inf"), "zero or a positive number"),
+            ("schedule", self.schedule in SCHEDULES, "one of " + ", ".join(SCHEDULES)),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= self.num_epochs, "between 0 and num_epochs"),
+            ("step_epochs", self._steps_fit(), "ascending epochs with --schedule=step, empty with the others"),
+            ("step_factor", 0 < self.step_factor <= 1, "in (0, 1]"),
+            ("augmentation", set(self.augmentation) <= set(AUGMENTATIONS), "among " + ", ".join(AUGMENTATIONS)),
+            ("crop_padding", self.crop_padding >= 1, "at least 1"),
+            ("dtype", self.dtype in DTYPES, "one of " + ", ".join(DTYPES)),
+        ]
+        for name, fulfilled, expected in requirements:
+            if not fulfilled:
+                raise errors.InvalidValueError(f"--{name}={getattr(self, name)}: expected {expected}")
+
+    def _steps_fit(self) -> bool:
+        if self.schedule != "step":
+            return not self.step_epochs
+        return bool(self.step_epochs) and list(self.step_epochs) == sorted(set(self.step_epochs))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with one member per attribute."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            InvalidValueError: unknown members, or values of another type or outside their range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(value) - set(fields))
+        if unknown:
+            raise errors.InvalidValueError(f"unknown training options {unknown}; known: {sorted(fields)}")
+        try:
+            return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        except TypeError as error:
+            raise errors.InvalidValueError(f"training options of a wrong type: {error}") from error

@@ -1,0 +1,226 @@
+"""Trains the missing runs of an experiment, on worker processes, and packs the run table.
+
+The same call again continues: complete runs are skipped, partial ones are trained anew, damaged ones are named and
+left alone unless asked for. Everything a run needs follows from its name, so it does not matter who trains it when.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from heldout import recipes, run_results, subsets, training_config, workers
+from heldout.datasets import dataset as dataset_lib, registry as datasets
+from zoo import errors, layout, run_scan, run_table
+
+# Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
+DEFAULT_RUNS_PER_GROUP = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRunsConfig:
+    """What to train and where.
+
+    Attributes:
+        zoo: folder of experiments.
+        experiment: name; None makes it from data set and architecture.
+        dataset: name known to heldout/datasets/registry.py.
+        data_dir: where the data set lies; None for the default.
+        architecture: name known to heldout/models/registry.py, or "module:callable".
+        architecture_options: its keyword arguments.
+        subset_ratios: each in (0, 1).
+        run_ids: run ids to have at every ratio, each once.
+        training: optimisation.
+        workers: processes; None means one for each core on a CPU, one on other devices.
+        runs_per_group: runs trained as one batch where the architecture allows.
+        device: "cpu", "gpu" or "tpu".
+        redo_damaged: whether to train damaged runs anew, replacing their files.
+    """
+
+    zoo: str
+    experiment: str | None
+    dataset: str
+    data_dir: str | None
+    architecture: str
+    architecture_options: dict[str, Any]
+    subset_ratios: tuple[float, ...]
+    run_ids: tuple[int, ...]
+    training: training_config.TrainingConfig
+    workers: int | None = None
+    runs_per_group: int = DEFAULT_RUNS_PER_GROUP
+    device: str = "cpu"
+    redo_damaged: bool = False
+
+    @property
+    def experiment_name(self) -> str:
+        """The given name, or <dataset>-<architecture> with characters unfit for a folder replaced."""
+        if self.experiment is not None:
+            return self.experiment
+        name = f"{pathlib.Path(self.dataset.removeprefix('npz:')).stem}-{self.architecture}"
+        return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRunsSummary:
+    """What a call of `train_runs` did.
+
+    Attributes:
+        trained: results of the runs written.
+        failed: results of the runs that diverged.
+        num_skipped: runs that were complete before.
+        table: the packed table of all complete runs of the experiment, at all ratios.
+        problems: damaged and partial runs that were left alone.
+    """
+
+    trained: list[run_results.RunResult]
+    failed: list[run_results.RunResult]
+    num_skipped: int
+    table: run_table.RunTable | None
+    problems: list[run_scan.RunProblem]
+
+
+class Progress:
+    """Hears of the training as it goes; override what is of interest."""
+
+    def starting(self, num_pending: int, num_skipped: int, num_epochs: int) -> None:
+        """Once, before the workers start."""
+
+    def run_epochs(self, count: int) -> None:
+        """`count` runs have finished one more epoch each."""
+
+    def result(self, result: run_results.RunResult) -> None:
+        """A run has ended."""
+
+
+def make_recipe(config: TrainRunsConfig, dataset: dataset_lib.Dataset) -> recipes.Recipe:
+    """The recipe that the runs of this configuration share."""
+    options = json.loads(json.dumps(config.architecture_options))
+    fingerprint = json.loads(json.dumps(dataset.fingerprint()))
+    return recipes.Recipe(config.experiment_name, fingerprint, config.architecture, options, config.training)
+
+
+def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> TrainRunsSummary:
+    """Trains what is missing.
+
+    Raises:
+        InvalidValueError: ratios, run ids or options outside what is allowed.
+        MismatchError: the experiment holds runs of another recipe, or labels in another order.
+        WorkerError: a worker process died; what it had finished is kept.
+    """
+    progress = progress or Progress()
+    _check(config)
+    dataset = datasets.load(config.dataset, config.data_dir)
+    for subset_ratio in config.subset_ratios:
+        subsets.subset_size(subset_ratio, len(dataset.train))
+    recipe = make_recipe(config, dataset)
+    recipes.adopt(config.zoo, recipe)
+    table, problems = _update_table(config, dataset)
+    pending, left_alone = _pending(config, table, problems)
+    num_wanted = len(config.subset_ratios) * len(config.run_ids)
+    progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
+    results = _train(config, recipe, dataset, pending, progress) if pending else []
+    trained = [result for result in results if result.failure is None]
+    if trained:
+        table, problems = _update_table(config, dataset)
+    failed = [result for result in results if result.failure is not None]
+    return TrainRunsSummary(trained, failed, num_wanted - len(pending) - len(left_alone), table, problems)
+
+
+def _check(config: TrainRunsConfig) -> None:
+    if not config.run_ids or not config.subset_ratios:
+        raise errors.InvalidValueError("nothing to train: give at least one of --run_ids and one --subset_ratio")
+    for name, values in (("run_ids", config.run_ids), ("subset_ratio", config.subset_ratios)):
+        twice = sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+        if twice:
+            raise errors.InvalidValueError(f"--{name}: {twice[0]} is given twice; name each once")
+    if min(config.run_ids) < 0:
+        raise errors.InvalidValueError(f"--run_ids: {min(config.run_ids)} is negative; run ids start at 0")
+    for name, value in (("workers", config.workers), ("runs_per_group", config.runs_per_group)):
+        if value is not None and value < 1:
+            raise errors.InvalidValueError(f"--{name}={value}: expected at least 1")
+
+
+def _update_table(
+    config: TrainRunsConfig, dataset: dataset_lib.Dataset
+) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
+    if not layout.runs(config.zoo, config.experiment_name):
+        return None, []
+    try:
+        return run_table.update(
+            config.zoo, config.experiment_name, train_label=dataset.train.label, test_label=dataset.test.label
+        )
+    except errors.MissingFileError:
+        return None, run_scan.scan(layout.runs(config.zoo, config.experiment_name), {})[1]
+
+
+def _pending(
+    config: TrainRunsConfig, table: run_table.RunTable | None, problems: Sequence[run_scan.RunProblem]
+) -> tuple[list[layout.Run], set[tuple[float, int]]]:
+    """The runs to train, and the damaged ones among the wanted that are left alone."""
+    wanted = [(ratio, run_id) for ratio in config.subset_ratios for run_id in config.run_ids]
+    complete = set() if table is None else set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
+    damaged = {(p.run.subset_ratio, p.run.run_id) for p in problems if p.state == "damaged"}
+    left_alone = set() if config.redo_damaged else damaged & set(wanted)
+    names = [name for name in wanted if name not in complete and name not in left_alone]
+    return [layout.Run(pathlib.Path(config.zoo), config.experiment_name, *name) for name in names], left_alone
+
+
+def _train(
+    config: TrainRunsConfig,
+    recipe: recipes.Recipe,
+    dataset: dataset_lib.Dataset,
+    pending: list[layout.Run],
+    progress: Progress,
+) -> list[run_results.RunResult]:
+    tasks = _tasks(config, pending)
+    num_workers = min(len(tasks), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
+    num_threads = max(1, workers.num_cores() // num_workers)
+    results = []
+    with tempfile.TemporaryDirectory(prefix="heldout-data-") as data:
+        dataset.save(f"{data}/dataset")
+        setup = {
+            "zoo": str(config.zoo),
+            "recipe": recipe.to_json(),
+            "dataset": f"{data}/dataset",
+            "device": config.device,
+            "num_threads": num_threads if config.device == "cpu" else None,
+            "runs_per_group": config.runs_per_group,
+        }
+        messages = workers.run_tasks(
+            "heldout.train_worker", setup, tasks, num_workers=num_workers, threads_per_worker=num_threads
+        )
+        for message in messages:
+            if "bytes_per_run" in message:
+                _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
+            if "run_epochs" in message:
+                progress.run_epochs(message["run_epochs"])
+            if "result" in message:
+                results.append(
+                    run_results.RunResult.from_json(message["result"], pathlib.Path(config.zoo), recipe.experiment)
+                )
+                progress.result(results[-1])
+    return results
+
+
+def _tasks(config: TrainRunsConfig, pending: list[layout.Run]) -> list[workers.Message]:
+    """Groups of runs of one ratio."""
+    tasks = []
+    for ratio in config.subset_ratios:
+        run_ids = [run.run_id for run in pending if run.subset_ratio == ratio]
+        for first in range(0, len(run_ids), config.runs_per_group):
+            tasks.append({"subset_ratio": ratio, "run_ids": run_ids[first : first + config.runs_per_group]})
+    return tasks
+
+
+def _check_disk(zoo: str, num_bytes: int) -> None:
+    free = shutil.disk_usage(zoo).free
+    if free < num_bytes:
+        raise errors.HeldoutError(
+            f"{zoo}: the runs to train need {num_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+            "make room, choose another --zoo, or ask for fewer --run_ids"
+        )
+
+

@@ -1,0 +1,1 @@
+"""Command-line programs: flags -> one frozen config -> library calls -> files."""

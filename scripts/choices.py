@@ -1,0 +1,83 @@
+"""Turns the text of flags into values, with errors that name the flag."""
+
+import json
+from typing import Any
+
+from zoo import errors, layout
+
+
+def run_ids(text: str) -> tuple[int, ...]:
+    """Run ids of "0:400", "7" or "0:10,20,30:40"; a range leaves out its end, as in Python.
+
+    Raises:
+        InvalidValueError: not of this form, or a run id twice.
+    """
+    ids: list[int] = []
+    for part in text.split(","):
+        start, colon, stop = part.partition(":")
+        if not start.strip().isdigit() or (colon and not stop.strip().isdigit()):
+            raise errors.InvalidValueError(f"--run_ids={text}: {part!r} is neither a number nor a range like 0:400")
+        ids.extend(range(int(start), int(stop)) if colon else [int(start)])
+    twice = {value for value in ids if ids.count(value) > 1} if len(set(ids)) < len(ids) else set()
+    if twice:
+        raise errors.InvalidValueError(f"--run_ids={text}: run {min(twice)} is named twice; name each run once")
+    if not ids:
+        raise errors.InvalidValueError(f"--run_ids={text}: the range is empty; a range leaves out its end, as in 0:400")
+    return tuple(ids)
+
+
+def json_object(flag: str, text: str) -> dict[str, Any]:
+    """A JSON object from a flag.
+
+    Raises:
+        InvalidValueError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise errors.InvalidValueError(f"--{flag}={text}: not JSON ({error}); expected like {{\"a\": 1}}") from error
+    if not isinstance(value, dict):
+        raise errors.InvalidValueError(f"--{flag}={text}: expected a JSON object like {{\"a\": 1}}")
+    return value
+
+
+def required(flag: str, value: str | None) -> str:
+    """The value of a flag that must be given.
+
+    Raises:
+        InvalidValueError: it was not.
+    """
+    if not value:
+        raise errors.InvalidValueError(f"--{flag} is required; see --help")
+    return value
+
+
+def experiment(zoo: str, name: str | None) -> str:
+    """The named experiment of a zoo, or its only one.
+
+    Raises:
+        MissingFileError: the zoo or the experiment is not there.
+        InvalidValueError: no name, and several experiments.
+    """
+    there = layout.experiments(zoo)
+    if name is None and len(there) == 1:
+        return there[0]
+    if name is None and there:
+        raise errors.InvalidValueError(f"{zoo} holds several experiments; name one: --experiment={'|'.join(there)}")
+    if name not in there:
+        found = ", ".join(there) if there else "none"
+        raise errors.MissingFileError(f"{zoo}: no experiment {name or ''}; found: {found}. Check --zoo and --experiment")
+    assert name is not None
+    return name
+
+
+def integers(flag: str, parts: list[str]) -> tuple[int, ...]:
+    """Whole numbers of a comma-separated flag.
+
+    Raises:
+        InvalidValueError: a part is not a whole number.
+    """
+    try:
+        return tuple(int(part) for part in parts)
+    except ValueError as error:
+        raise errors.InvalidValueError(f"--{flag}={','.join(parts)}: expected whole numbers like 30,60") from error

@@ -1,0 +1,95 @@
+"""What all programs share: entry, help, and errors without tracebacks.
+
+A program is a module with a docstring that teaches, its flags, and `run(argv)`; its last lines are
+
+    def main() -> None:
+        cli.launch(__name__, run)
+
+    if __name__ == "__main__":
+        main()
+
+so that `python -m scripts.NAME` and the console command NAME behave alike. Exit status: 0 done, 1 an error that the
+message explains, 2 wrong usage, 130 interrupted.
+"""
+
+from collections.abc import Callable, Sequence
+import errno
+import os
+import sys
+import textwrap
+from typing import Any
+
+from absl import app, flags
+
+from zoo import errors
+
+
+def launch(module_name: str, run: Callable[[Sequence[str]], int | None]) -> None:
+    """Parses the flags of a program and runs it; does not return.
+
+    Args:
+        module_name: `__name__` of the program's module.
+        run: its body; the returned number is the exit status.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter hides what a program says
+    module = sys.modules[module_name]
+    if any(argument in ("--help", "-help", "-h", "-?") for argument in sys.argv[1:]):
+        print(_help(module))
+        sys.exit(0)
+    app.run(lambda argv: sys.exit(_guarded(run, argv)), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error}\nRun with --help to see what there is.", status=2)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}: options are given as --name=value; see --help", status=2)
+    return rest
+
+
+def _guarded(run: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    try:
+        return run(argv) or 0
+    except errors.HeldoutError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was finished is kept, the same command continues", file=sys.stderr)
+        return 130
+    return 1
+
+
+def _explain(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    repairs = {
+        errno.ENOSPC: "make room or choose another folder; what was finished is kept, the same command continues",
+        errno.EACCES: "choose a folder that you may write to, or change its permissions",
+        errno.EPERM: "choose a folder that you may write to, or change its permissions",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOTDIR: "a file stands where a folder was expected; choose another path",
+        errno.EDQUOT: "your disk quota is used up; make room or choose another folder",
+    }
+    repair = repairs.get(error.errno or 0, "check the path and try again")
+    return f"{where}{error.strerror or error}: {repair}"
+
+
+def _fail(message: str, status: int) -> Any:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _help(module: Any) -> str:
+    """The docstring of the program, then each of its flags with its default."""
+    own = flags.FLAGS.get_key_flags_for_module(module) or flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
+    for flag in own:
+        values = "|".join(flag.parser.enum_values) if isinstance(flag, flags.EnumFlag) else flag.flag_type().upper()
+        name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={values}"
+        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        repeat = " Repeatable." if flag.allow_override is False and isinstance(flag, flags.MultiFlag) else ""
+        lines.append(f"  {name}")
+        lines.append(textwrap.indent(textwrap.fill(f"{flag.help}{repeat}{default}", 94), " " * 6))
+    return "\n".join(lines)

@@ -1,0 +1,173 @@
+"""Trains the runs of a zoo: many models, each on a random subset of one training set.
+
+    python -m scripts.train_runs --dataset=digits --arch=mlp --subset_ratio=0.7 --run_ids=0:40 --zoo=/tmp/zoo
+
+reads the data set and writes, for every run, in the layout of the published zoos
+
+    /tmp/zoo/digits-mlp/recipe.json                            what all runs share
+    /tmp/zoo/digits-mlp/0.7/12/checkpoints/ckpt-10.index, ...  weights, a tf.train.Checkpoint
+    /tmp/zoo/digits-mlp/0.7/12/aux_arrays.npz                  which examples it got right, trained on and held out
+    /tmp/zoo/digits-mlp/run_table.npz                          all runs packed, for the programs that score them
+
+A healthy run shows a progress bar and ends with a line such as
+
+    40 runs trained, 0 skipped: accuracy 0.995 on the subset, 0.966 held out, 0.970 on the test set
+
+The same command again continues after a kill, and does nothing when all is there. Runs of another recipe are refused.
+Next: compute_scores --zoo=/tmp/zoo
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from heldout import run_results, training_config, zoo_training
+from scripts import choices, cli, common_flags
+
+common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+
+_DEFAULTS = training_config.TrainingConfig()
+
+_ARCH = flags.DEFINE_string(
+    "arch", "mlp", "Architecture: mlp, lenet, small_inception, resnet50, or module:callable for one of your own."
+)
+_ARCH_OPTIONS = flags.DEFINE_string(
+    "arch_options", "{}", 'Keyword arguments of the architecture as JSON, such as {"hidden_sizes": [128, 64]}.'
+)
+_SUBSET_RATIO = flags.DEFINE_multi_float("subset_ratio", [0.7], "Share of the training set that each run sees.")
+_RUN_IDS = flags.DEFINE_string("run_ids", "0:100", "Runs to have at every ratio: 0:400, or 0:10,20,30:40.")
+_NUM_EPOCHS = flags.DEFINE_integer("num_epochs", _DEFAULTS.num_epochs, "Passes over the subset.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULTS.batch_size, "Examples per step.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Base learning rate.")
+_MOMENTUM = flags.DEFINE_float("momentum", _DEFAULTS.momentum, "Momentum of SGD.")
+_NESTEROV = flags.DEFINE_bool("nesterov", _DEFAULTS.nesterov, "Nesterov's form of momentum.")
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", _DEFAULTS.weight_decay, "L2 coefficient on weights and filters, added to the gradient."
+)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", _DEFAULTS.schedule, training_config.SCHEDULES, "Learning rate over time, after the warm-up."
+)
+_WARMUP_EPOCHS = flags.DEFINE_float("warmup_epochs", _DEFAULTS.warmup_epochs, "Length of the linear warm-up.")
+_STEP_EPOCHS = flags.DEFINE_list("step_epochs", [], "Epochs at which --schedule=step lowers the rate: 30,60,80.")
+_STEP_FACTOR = flags.DEFINE_float("step_factor", _DEFAULTS.step_factor, "Factor at each of --step_epochs.")
+_AUGMENTATION = flags.DEFINE_list("augmentation", [], "Any of crop,flip; training images only.")
+_CROP_PADDING = flags.DEFINE_integer("crop_padding", _DEFAULTS.crop_padding, "Pixels of zero padding before a crop.")
+_DTYPE = flags.DEFINE_enum("dtype", _DEFAULTS.dtype, training_config.DTYPES, "Precision of weights and inputs.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Worker processes; without it one for each core on a CPU, else one.")
+_RUNS_PER_GROUP = flags.DEFINE_integer(
+    "runs_per_group",
+    zoo_training.DEFAULT_RUNS_PER_GROUP,
+    "Runs that a worker trains as one batch, for architectures that can (mlp, lenet).",
+)
+_REDO_DAMAGED = flags.DEFINE_bool("redo_damaged", False, "Train damaged runs anew; replaces their files.")
+
+
+class _ProgressBar(zoo_training.Progress):
+    """A bar over epochs of runs, with the latest accuracies."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm.tqdm | None = None
+        self._finished: list[run_results.RunResult] = []
+        self._num_pending = 0
+
+    def starting(self, num_pending: int, num_skipped: int, num_epochs: int) -> None:
+        """Opens the bar."""
+        self._num_pending = num_pending
+        if num_pending:
+            kept = f" ({num_skipped} complete)" if num_skipped else ""
+            print(f"Training {num_pending} runs{kept}")
+            self._bar = tqdm.tqdm(total=num_pending * num_epochs, unit="epoch", dynamic_ncols=True, mininterval=0.5)
+
+    def run_epochs(self, count: int) -> None:
+        """Advances the bar."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def result(self, result: run_results.RunResult) -> None:
+        """Shows how many runs are done."""
+        self._finished.append(result)
+        if self._bar is not None:
+            heldout = np.nanmean([r.accuracy_heldout for r in self._finished[-50:]])
+            self._bar.set_postfix_str(f"runs {len(self._finished)}/{self._num_pending}, held out {heldout:.3f}")
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def run_with_progress(config: zoo_training.TrainRunsConfig) -> zoo_training.TrainRunsSummary:
+    """Trains what is missing, with a progress bar and a closing line on the terminal."""
+    progress = _ProgressBar()
+    try:
+        summary = zoo_training.train_runs(config, progress)
+    finally:
+        progress.close()
+    print(_closing_line(summary))
+    for result in summary.failed:
+        print(f"failed: {result.run.directory}: {result.failure}")
+    for problem in summary.problems:
+        print(f"{problem.state}: {problem.run.directory}: {problem.reason}")
+    return summary
+
+
+def _closing_line(summary: zoo_training.TrainRunsSummary) -> str:
+    counts = f"{len(summary.trained)} runs trained, {summary.num_skipped} skipped"
+    if not summary.trained:
+        return f"{counts}: nothing to do" if not summary.failed else counts
+    means = [
+        float(np.mean([getattr(result, name) for result in summary.trained]))
+        for name in ("accuracy_in", "accuracy_heldout", "accuracy_test")
+    ]
+    return "{}: accuracy {:.3f} on the subset, {:.3f} held out, {:.3f} on the test set".format(counts, *means)
+
+
+def _training_config() -> training_config.TrainingConfig:
+    return training_config.TrainingConfig(
+        num_epochs=_NUM_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        momentum=_MOMENTUM.value,
+        nesterov=_NESTEROV.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        schedule=_SCHEDULE.value,
+        warmup_epochs=_WARMUP_EPOCHS.value,
+        step_epochs=choices.integers("step_epochs", _STEP_EPOCHS.value),
+        step_factor=_STEP_FACTOR.value,
+        augmentation=tuple(_AUGMENTATION.value),
+        crop_padding=_CROP_PADDING.value,
+        dtype=_DTYPE.value,
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Flags -> config -> training. Status 1 if a run failed or is damaged."""
+    del argv
+    config = zoo_training.TrainRunsConfig(
+        zoo=choices.required("zoo", common_flags.ZOO.value),
+        experiment=common_flags.EXPERIMENT.value,
+        dataset=choices.required("dataset", common_flags.DATASET.value),
+        data_dir=common_flags.DATA_DIR.value,
+        architecture=_ARCH.value,
+        architecture_options=choices.json_object("arch_options", _ARCH_OPTIONS.value),
+        subset_ratios=tuple(_SUBSET_RATIO.value),
+        run_ids=choices.run_ids(_RUN_IDS.value),
+        training=_training_config(),
+        workers=_WORKERS.value,
+        runs_per_group=_RUNS_PER_GROUP.value,
+        device=common_flags.DEVICE.value,
+        redo_damaged=_REDO_DAMAGED.value,
+    )
+    summary = run_with_progress(config)
+    return 1 if summary.failed or summary.problems else 0
+
+
+def main() -> None:
+    """Console command."""
+    cli.launch(__name__, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Packaging of Heldout. Each requirement carries the reason why it is here."""
+
+import setuptools
+
+INSTALL_REQUIRES = [
+    "tensorflow>=2.18",  # models, training, checkpoints; 2.18 is the first release built for NumPy 2
+    "tensorflow-datasets>=4.9.7",  # data sets in their stored order; 4.9.7 is the first to import beside NumPy 2
+    "importlib_resources",  # needed by tensorflow-datasets, which does not declare it
+    "dm-sonnet>=2.0.2",  # the published checkpoints are Sonnet modules; 2.0.2 runs on current TensorFlow
+    "absl-py>=2.1",  # flags and program entry points
+    "numpy>=2.0",  # arrays everywhere; 2.0 settled float32 promotion, on which normalisation relies
+    "scipy>=1.13",  # statistics of the scores; 1.13 is the first release built for NumPy 2
+    "gcsfs",  # gs:// addresses of the published zoos
+    "scikit-learn>=1.4",  # the bundled digits, the data set that needs no download
+    "pyarrow>=16",  # Parquet and CSV tables; 16 is the first release built for NumPy 2
+    "matplotlib>=3.9",  # figures of the report; 3.9 is the first release built for NumPy 2
+    "Pillow",  # images of the report as PNG
+    "jinja2>=3",  # the report's template engine; 3 escapes by a stable interface
+    "tqdm",  # progress bars
+]
+
+EXTRAS_REQUIRE = {
+    "gpu": ["tensorflow[and-cuda]>=2.18"],  # CUDA libraries beside TensorFlow
+    "tpu": ["tensorflow-tpu>=2.18"],  # TensorFlow built with libtpu
+    "ray": ["ray>=2.40"],  # runs on a cluster
+    "dev": [
+        "pytest>=8",  # the tests
+        "hypothesis>=6.100",  # fuzzing of the file readers
+        "ruff>=0.9",  # formatting and lint; pyproject.toml uses rule names of 0.9
+        "mypy>=1.11",  # types on every public function
+    ],
+}
+
+PROGRAMS = ["train_runs", "evaluate_run", "list_zoo", "compute_scores", "render_report"]
+
+setuptools.setup(
+    name="heldout",
+    version="0.1.0",
+    description="Memorization, influence and consistency of training examples, from zoos of models trained on subsets",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # Explicit, so that tests and benchmarks are never installed.
+    packages=[
+        "heldout",
+        "heldout.datasets",
+        "heldout.models",
+        "heldout.report",
+        "estimators",
+        "zoo",
+        "scripts",
+    ],
+    package_data={"heldout.report": ["templates/*"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": [f"{name} = scripts.{name}:main" for name in PROGRAMS]},
+)

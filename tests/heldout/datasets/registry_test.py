@@ -1,0 +1,45 @@
+"""Data sets by name, and how little importing them costs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from heldout.datasets import registry
+from zoo import errors
+
+
+def test_names():
+    assert {"digits", "mnist", "cifar10", "cifar100", "fashion_mnist"} <= set(registry.names())
+
+
+def test_digits_by_name():
+    assert registry.load("digits").name == "digits"
+
+
+def test_npz_by_path(tmp_path):
+    images, label = np.zeros((2, 3, 3), np.uint8), np.array([0, 1])
+    path = tmp_path / "own.npz"
+    np.savez(path, train__image=images, train__label=label, test__image=images, test__label=label)
+    assert registry.load(f"npz:{path}").name == "npz:own.npz"
+
+
+def test_tfds_by_name(tmp_path):
+    with pytest.raises(errors.MissingFileError, match="cifar100"):
+        registry.load("cifar100", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cifar", "", "npz", "MNIST"])
+def test_unknown_names(name):
+    with pytest.raises(errors.InvalidValueError, match=r"unknown; use one of digits, mnist.* or npz:PATH"):
+        registry.load(name)
+
+
+def test_importing_brings_no_large_library():
+    program = (
+        "import sys; from heldout.datasets import registry; "
+        "print([name for name in ('tensorflow', 'tensorflow_datasets', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

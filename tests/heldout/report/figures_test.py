@@ -1,0 +1,124 @@
+"""Tests of heldout.report.figures."""
+
+import dataclasses
+import io
+import re
+import sys
+import xml.etree.ElementTree
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from heldout.report import figures, influence_scan
+from tests.heldout.report import simulated
+
+
+@pytest.fixture(scope="module")
+def charts():
+    saved = simulated.saved()
+    scores = saved.ratios[0.5]
+    scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+    return [
+        figures.memorization_histogram(scores),
+        figures.accuracy_scatter(scores),
+        figures.influence_bulk(scan),
+        figures.influence_tails(scan),
+        figures.consistency_histogram(saved.consistency.score),
+        figures.consistency_by_ratio(saved.consistency),
+    ]
+
+
+def test_pictures_hold_a_drawing(charts):
+    for chart in charts:
+        pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("L"))
+        assert pixels.shape[0] > 400
+        assert 0.005 < (pixels < 200).mean() < 0.6, chart.name
+
+
+def test_drawings_suit_a_page(charts):
+    for chart in charts:
+        xml.etree.ElementTree.fromstring(chart.svg)  # raises where it is not well formed
+        assert not re.search("|".join(figures.PALETTE.values()), chart.svg, re.IGNORECASE), chart.name
+        assert "var(--" in chart.svg
+        assert "DejaVu" not in chart.svg
+        assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
+    identifiers = [name for chart in charts for name in re.findall(r'\bid="([^"]+)"', chart.svg)]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_references_inside_a_drawing_resolve(charts):
+    for chart in charts:
+        wanted = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', chart.svg))
+        known = set(re.findall(r'\bid="([^"]+)"', chart.svg))
+        assert {first or second for first, second in wanted} <= known, chart.name
+
+
+def test_drawing_twice_gives_the_same_bytes(charts):
+    again = figures.memorization_histogram(simulated.saved().ratios[0.5])
+    assert again == charts[0]
+
+
+def test_no_global_figures():
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_histogram_bars_begin_at_round_numbers():
+    class Axes:
+        """Keeps what a histogram draws."""
+
+        def bar(self, centres, counts, width, **_options):
+            self.counts = dict(zip(np.round(centres, 3).tolist(), np.asarray(counts).tolist(), strict=True))
+
+        def __getattr__(self, _name):
+            return lambda *arguments, **options: self
+
+        yaxis = property(lambda self: self)
+
+    axes = Axes()
+    figures._histogram(axes, np.array([0.15, 3 / 20, 0.1499, 1.0, -0.05]), lowest=-0.05, highest=1.0)
+    assert axes.counts[0.175] == 2
+    assert axes.counts[0.125] == 1
+    assert axes.counts[0.975] == 1
+    assert axes.counts[-0.025] == 1
+    assert sum(axes.counts.values()) == 5
+
+
+@pytest.mark.parametrize("factor", [1, 3, 7, 13, 39])
+def test_coarser_bins_stay_centred_and_lose_nothing(factor):
+    counts = np.arange(influence_scan.NUM_BINS)
+    centres, sums = figures._coarser(counts, factor)
+    assert sums.sum() == counts.sum()
+    middle = influence_scan.NUM_BINS // 2
+    assert centres[len(centres) // 2] == 0
+    assert sums[len(sums) // 2] == counts[middle - factor // 2 : middle + factor // 2 + 1].sum()
+
+
+def test_many_examples_become_a_density(monkeypatch):
+    monkeypatch.setattr(figures, "_MAX_POINTS", 10)
+    chart = figures.accuracy_scatter(simulated.saved().ratios[0.5])
+    assert "opacity" in chart.svg
+
+
+def test_scores_without_values_can_be_drawn():
+    saved = simulated.saved()
+    scores = saved.ratios[0.5]
+    nothing = dataclasses.replace(scores.memorization, values=np.full(simulated.NUM_TRAIN, np.nan))
+    empty = np.full_like(scores.subset_influence, np.nan)
+    scores = dataclasses.replace(scores, memorization=nothing, subset_influence=empty, influence_standard_error=empty)
+    scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+    for chart in (
+        figures.memorization_histogram(scores),
+        figures.accuracy_scatter(scores),
+        figures.influence_bulk(scan),
+        figures.influence_tails(scan),
+        figures.consistency_histogram(np.full(5, np.nan)),
+    ):
+        assert chart.png
+
+
+def test_ratios_without_heldout_runs_are_left_out():
+    consistency = simulated.saved().consistency
+    profile = consistency.profile.copy()
+    profile[0] = np.nan
+    assert figures.ratios_with_data(dataclasses.replace(consistency, profile=profile)).tolist() == [1]

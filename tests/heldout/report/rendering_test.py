@@ -1,0 +1,182 @@
+"""Tests of heldout.report.rendering: files, reruns and refusals."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from heldout.report import page, rendering
+from tests.heldout.report import simulated
+from zoo import errors, files
+
+
+@pytest.fixture(scope="module")
+def saved():
+    return simulated.saved()
+
+
+@pytest.fixture
+def config(tmp_path):
+    return rendering.ReportConfig(scores="scores", output=str(tmp_path / "report"))
+
+
+def _stamps(directory):
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
+
+
+def test_writes_page_charts_and_record(saved, config, tmp_path):
+    result = rendering.render_scores(saved, config)
+    assert not result.up_to_date
+    assert result.html_path.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert {path.name for path in result.png_paths} == {
+        "memorization.png",
+        "accuracy.png",
+        "subset_influence_bulk.png",
+        "subset_influence_tails.png",
+        "consistency.png",
+        "consistency_by_ratio.png",
+    }
+    written = set(_stamps(tmp_path / "report"))
+    assert written == {result.html_path, *result.png_paths, tmp_path / "report" / "report.json"}
+
+
+def test_the_same_again_does_nothing(saved, config, tmp_path):
+    first = rendering.render_scores(saved, config)
+    before = _stamps(tmp_path)
+    again = rendering.render_scores(saved, dataclasses.replace(config, overwrite=True))
+    assert again.up_to_date
+    assert (again.html_path, again.png_paths) == (first.html_path, first.png_paths)
+    assert rendering.render_scores(saved, config).up_to_date
+    assert _stamps(tmp_path) == before
+
+
+def test_other_scores_are_rendered_anew(saved, config):
+    rendering.render_scores(saved, config)
+    scores = saved.ratios[0.8]
+    other = dataclasses.replace(scores, test_accuracy=scores.test_accuracy / 2)
+    changed = dataclasses.replace(saved, ratios={**saved.ratios, 0.8: other})
+    assert not rendering.render_scores(changed, config).up_to_date
+    table = dataclasses.replace(changed, provenance={**saved.provenance, "table_digest": "other"})
+    assert not rendering.render_scores(table, config).up_to_date
+    assert rendering.render_scores(table, config).up_to_date
+
+
+def test_a_changed_or_missing_file_is_made_again(saved, config):
+    result = rendering.render_scores(saved, config)
+    page_bytes = result.html_path.read_bytes()
+    result.html_path.write_bytes(page_bytes[:1000])
+    assert not rendering.render_scores(saved, config).up_to_date
+    assert result.html_path.read_bytes() == page_bytes
+    result.png_paths[0].unlink()
+    assert not rendering.render_scores(saved, config).up_to_date
+    assert result.png_paths[0].exists()
+
+
+def test_other_options_are_refused_with_both(saved, config):
+    rendering.render_scores(saved, config)
+    other = dataclasses.replace(config, options=page.PageOptions(num_gallery=3))
+    with pytest.raises(errors.MismatchError, match=r'(?s)"num_gallery": 12.*"num_gallery": 3.*--overwrite'):
+        rendering.render_scores(saved, other)
+    assert not rendering.render_scores(saved, dataclasses.replace(other, overwrite=True)).up_to_date
+    assert rendering.render_scores(saved, other).up_to_date
+
+
+def test_a_page_of_another_origin_is_refused(saved, config, tmp_path):
+    target = tmp_path / "report" / "report.html"
+    files.write_text(target, "<p>mine</p>")
+    with pytest.raises(errors.MismatchError, match="was not made by the report"):
+        rendering.render_scores(saved, config)
+    assert target.read_text() == "<p>mine</p>"
+    rendering.render_scores(saved, dataclasses.replace(config, overwrite=True))
+    assert target.read_text("utf-8").startswith("<!DOCTYPE")
+
+
+def test_a_report_without_its_record_is_unfinished(saved, config, tmp_path):
+    rendering.render_scores(saved, config)
+    (tmp_path / "report" / "report.json").unlink()
+    assert not rendering.render_scores(saved, config).up_to_date
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema_version": 1}', "{", '{"options": 3, "files": []}'])
+def test_a_damaged_record_is_refused(saved, config, tmp_path, text):
+    rendering.render_scores(saved, config)
+    files.write_text(tmp_path / "report" / "report.json", text)
+    with pytest.raises(errors.DamagedFileError, match=r"report\.json"):
+        rendering.render_scores(saved, config)
+
+
+def test_a_failure_leaves_the_old_report(saved, config, tmp_path, monkeypatch):
+    rendering.render_scores(saved, config)
+    before = _stamps(tmp_path)
+
+    def fail(*_arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(page, "build", fail)
+    with pytest.raises(MemoryError):
+        rendering.render_scores(dataclasses.replace(saved, schema_version=2), config)
+    assert _stamps(tmp_path) == before
+
+
+def test_a_kill_between_files_is_mended(saved, config, tmp_path, monkeypatch):
+    write_whole, written = files.write_whole, []
+
+    def stop_after_two(target):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(target)
+        return write_whole(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_whole", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            rendering.render_scores(saved, config)
+    assert not (tmp_path / "report" / "report.json").exists()
+    assert not rendering.render_scores(saved, config).up_to_date
+    assert rendering.render_scores(saved, config).up_to_date
+
+
+def test_the_data_set_is_loaded_and_checked(saved, config):
+    with pytest.raises(errors.MismatchError, match="--dataset digits: it has 1438 training examples"):
+        rendering.render_scores(saved, dataclasses.replace(config, dataset="digits"))
+
+
+def test_unknown_ratio_is_refused(saved, config):
+    with pytest.raises(errors.InvalidValueError, match=r"subset_ratio 0\.3"):
+        rendering.render_scores(saved, dataclasses.replace(config, subset_ratio=0.3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_gallery": 0},
+        {"num_stories": 0},
+        {"num_effects": -1},
+        {"max_pairs": 0},
+        {"max_examples": 0},
+        {"pairs_influence": 0.0},
+        {"pairs_influence": float("nan")},
+        {"pairs_memorization": 1.5},
+    ],
+)
+def test_options_out_of_range_are_refused(saved, config, wrong, tmp_path):
+    (name,) = wrong
+    with pytest.raises(errors.InvalidValueError, match=name):
+        rendering.render_scores(saved, dataclasses.replace(config, options=page.PageOptions(**wrong)))
+    assert not (tmp_path / "report").exists()
+
+
+def test_render_needs_scores(config, tmp_path):
+    with pytest.raises(errors.MissingFileError):
+        rendering.render(dataclasses.replace(config, scores=str(tmp_path / "nothing")))
+
+
+def test_importing_the_report_loads_nothing_heavy():
+    code = (
+        "import json, sys, heldout.report; "
+        "print(json.dumps([m for m in ('matplotlib', 'jinja2', 'PIL', 'tensorflow', 'sklearn') if m in sys.modules]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == []

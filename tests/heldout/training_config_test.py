@@ -1,0 +1,50 @@
+"""Training options: ranges, JSON, refusals."""
+
+import pytest
+
+from heldout import training_config
+from zoo import errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("schedule", "triangle"),
+        ("warmup_epochs", 11.0),
+        ("step_epochs", (3,)),
+        ("step_factor", 0.0),
+        ("augmentation", ("rotate",)),
+        ("crop_padding", 0),
+        ("dtype", "float16"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(errors.InvalidValueError, match=f"--{name}="):
+        training_config.TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("epochs", [(), (3, 2), (2, 2)])
+def test_step_schedule_wants_ascending_epochs(epochs):
+    with pytest.raises(errors.InvalidValueError, match="--step_epochs"):
+        training_config.TrainingConfig(schedule="step", step_epochs=epochs)
+
+
+def test_json_round_trip():
+    config = training_config.TrainingConfig(schedule="step", step_epochs=(2, 5), augmentation=("crop", "flip"))
+    assert training_config.TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_unknown_member_is_refused():
+    with pytest.raises(errors.InvalidValueError, match="dropout"):
+        training_config.TrainingConfig.from_json({"dropout": 0.5})
+
+
+def test_member_of_a_wrong_type_is_refused():
+    with pytest.raises(errors.InvalidValueError, match="wrong type"):
+        training_config.TrainingConfig.from_json({"num_epochs": "ten"})

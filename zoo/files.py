@@ -1,0 +1,98 @@
+"""Files that appear whole or not at all.
+
+Everything is written beside its target under a temporary name, flushed to the disk, and renamed. A kill leaves the
+old file or the new one, never half of one; what it may leave besides is a temporary file, which `is_temporary`
+recognises and the next writer of the same folder may delete.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+from typing import Any
+
+from zoo import errors
+
+PathLike = str | os.PathLike[str]
+
+_TEMPORARY_MARK = ".tmp-"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is the unfinished work of an earlier process."""
+    return name.startswith(".") and _TEMPORARY_MARK in name
+
+
+def temporary_beside(target: PathLike) -> pathlib.Path:
+    """A fresh hidden name in the folder of `target`; nothing is created."""
+    target = pathlib.Path(target)
+    return target.with_name(f".{target.name}{_TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@contextlib.contextmanager
+def write_whole(target: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path; on success it is synced and renamed to `target`, on failure it is removed.
+
+    Args:
+        target: the file to create or replace. Its folder is created where missing.
+
+    Yields:
+        The path to write to, in the same folder.
+    """
+    target = pathlib.Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: PathLike) -> None:
+    """Flushes one file to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(target: PathLike, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with write_whole(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: PathLike, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object, indented and with a final newline, whole or not at all. NaN is refused."""
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: PathLike) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is not UTF-8 JSON, or not an object.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise errors.MissingFileError(f"{path}: no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.DamagedFileError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
+    if not isinstance(value, dict):
+        raise errors.DamagedFileError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def sha256_of_file(path: PathLike) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
