@@ -68,7 +68,7 @@ def count_above(
     Raises:
         InvalidValueError: the table has no run of this ratio, or threshold or num_draws is out of range.
 
-    Cost: 6 D T N floating point operations; memory 4 D T bytes and 64 MiB more.
+    Cost: 6 D T N floating point operations; memory 12 D T bytes, or 4 D T and 64 MiB if that is more.
     """
     if not -1 <= threshold <= 1:
         raise errors.InvalidValueError(f"threshold: got {threshold}, expected a memorization between -1 and 1")

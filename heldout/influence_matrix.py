@@ -187,6 +187,15 @@ def _multiply(runs: run_table.RunTable, start: int, held: np.ndarray | None, num
         np.matmul(mask.T, runs.test_correctness(left, right).astype(np.float32), out=out[:, left:right])
 
 
+def check_memory_limit(runs: run_table.RunTable, memory_limit_bytes: int) -> None:
+    """Refuses a limit under which the matrix of these runs, which have one ratio, cannot be written to a file.
+
+    Raises:
+        InvalidValueError: the limit is too small; the message names the least that would do.
+    """
+    _block_shape(runs, memory_limit_bytes, arrays_per_block=1)
+
+
 def _block_shape(runs: run_table.RunTable, limit: int, arrays_per_block: int) -> tuple[int, int]:
     """Rows of a block and columns of a tile of test examples (all M of them if they fit into half of the limit)."""
     T, N, M = runs.num_runs, runs.num_train, runs.num_test

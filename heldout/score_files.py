@@ -20,10 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from heldout import bootstrap, influence_file, published_formats, saved_scores, score_tables, scores
+from heldout import (
+    bootstrap,
+    influence_file,
+    influence_matrix,
+    published_formats,
+    saved_scores,
+    score_config,
+    score_tables,
+    scores,
+)
 from heldout.datasets import registry
 from zoo import errors, files, layout, run_scan, run_table
 
+ScoreConfig = score_config.ScoreConfig
 SavedScores = saved_scores.SavedScores
 RatioScores = saved_scores.RatioScores
 load_scores = saved_scores.load
@@ -34,57 +44,6 @@ Progress = Callable[[str, int, int], None]
 MEMORIZED_THRESHOLD = 0.25
 _DISTRIBUTION = "heldout"
 _PUBLISHED = "published"
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreConfig:
-    """What to compute and where to.
-
-    Attributes:
-        zoo: folder that holds the experiments.
-        experiment: name of one.
-        subset_ratios: which ratios; None for all that have runs.
-        output: folder of the score files; None for <zoo>/<experiment>/scores.
-        memory_limit_mb: MiB that an influence matrix in the making may take beside the run table.
-        table_format: "parquet" or "csv".
-        dataset: name of the data set whose labels the scores are to carry; None for those in the run table, if any.
-        data_dir: where that data set is.
-        num_draws: bootstrap draws behind the interval of the number of memorized examples.
-        pairs_influence: least subset influence of a high-influence pair.
-        pairs_memorization: least memorization of its training example.
-        overwrite: replace the scores of another configuration.
-    """
-
-    zoo: str
-    experiment: str
-    subset_ratios: tuple[float, ...] | None = None
-    output: str | None = None
-    memory_limit_mb: int = 1024
-    table_format: str = "parquet"
-    dataset: str | None = None
-    data_dir: str | None = None
-    num_draws: int = 1000
-    pairs_influence: float = 0.15
-    pairs_memorization: float = 0.25
-    overwrite: bool = False
-
-    @property
-    def directory(self) -> pathlib.Path:
-        """The folder of the score files."""
-        return pathlib.Path(self.output) if self.output else layout.scores_directory(self.zoo, self.experiment)
-
-    def identity(self) -> dict[str, Any]:
-        """The part of the configuration that results depend on, as JSON has it.
-
-        Where things lie and how much memory they may take does not change them; the zoo counts only where the
-        output is not inside it.
-        """
-        identity = dataclasses.asdict(self)
-        for name in ("zoo", "output", "memory_limit_mb", "data_dir", "overwrite"):
-            del identity[name]
-        identity["subset_ratios"] = None if self.subset_ratios is None else sorted(self.subset_ratios)
-        identity["zoo"] = None if self.output is None else str(pathlib.Path(self.zoo).absolute())
-        return identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +87,7 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     Cost: 2 T N M floating point operations and 8 N M bytes of disk per ratio.
     """
     report = progress or (lambda what, done, total: None)
-    _check_config(config)
+    score_config.check(config)
     record = saved_scores.read_record(config.directory)
     _check_record(config, record)
     table, problems = _updated_table(config, functools.partial(report, "reading runs"))
@@ -145,28 +104,15 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     )
     if summary.up_to_date:
         return summary
+    for ratio in ratios:
+        influence_matrix.check_memory_limit(table.select(ratio), config.memory_limit_mb << 20)
     _check_dataset_labels(config, table)
     _remove_stale(config, record, names)
+    _remove_unfinished(config.directory)
     _write_record(config, provenance, names, complete=False)
     _write_files(config, table, ratios, provenance, report)
     _write_record(config, provenance, names, complete=True)
     return summary
-
-
-def _check_config(config: ScoreConfig) -> None:
-    score_tables.check_format(config.table_format)
-    for name, low, high in (("memory_limit_mb", 1, np.inf), ("num_draws", 1, np.inf)):
-        _check_range(name, getattr(config, name), low, high)
-    for name in ("pairs_influence", "pairs_memorization"):
-        _check_range(name, getattr(config, name), -1, 1)
-    ratios = config.subset_ratios
-    if ratios is not None and (not ratios or len(set(ratios)) != len(ratios)):
-        raise errors.InvalidValueError(f"subset_ratios: got {ratios}, expected at least one ratio, each once")
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise errors.InvalidValueError(f"{name}: got {value}, expected a number from {low} to {high}")
 
 
 def _check_record(config: ScoreConfig, record: Mapping[str, Any] | None) -> None:
@@ -272,6 +218,14 @@ def _remove_stale(config: ScoreConfig, record: Mapping[str, Any] | None, names: 
         )
     for name in stale:
         (config.directory / name).unlink()
+
+
+def _remove_unfinished(directory: pathlib.Path) -> None:
+    """Deletes what a killed computation left: a matrix in the making can be most of a disk."""
+    for folder in (directory, directory / _PUBLISHED):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if files.is_temporary(path.name):
+                path.unlink()
 
 
 def _is_ours(name: str) -> bool:

@@ -239,9 +239,9 @@ def _parse_ratio(name: str) -> float | None:
 
 
 def _folders(directory: pathlib.Path) -> list[str]:
-    """Names of the folders in a folder, sorted; unfinished work and what cannot be listed are left out."""
+    """Names of the folders in a folder, sorted; none where there is no such folder."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not files.is_temporary(entry.name))
+            return sorted(entry.name for entry in entries if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []

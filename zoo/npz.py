@@ -38,8 +38,6 @@ _ALIGNMENT = 64
 _ALIGNMENT_EXTRA_ID = 0xD935
 _ZIP64_EXTRA_BYTES = 20
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-# The zip format begins in 1980; a fixed date makes the bytes a function of the arrays alone.
-_DATE = (1980, 1, 1, 0, 0, 0)
 # Everything that zipfile, zlib, struct, NumPy's header parser and the allocator raise over bytes that are not as
 # promised.
 _FORMAT_ERRORS = (
@@ -299,7 +297,8 @@ class StreamWriter:
         description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, description)
         num_bytes = len(header.getvalue()) + math.prod(shape) * dtype.itemsize
-        info = zipfile.ZipInfo(name + _SUFFIX, _DATE)
+        # Left at its default date, 1980, so that the bytes are a function of the arrays alone.
+        info = zipfile.ZipInfo(name + _SUFFIX)
         info.compress_type = self._method
         # Whether a member needs ZIP64 is decided before it is written, with room for data that deflate enlarges.
         zip64 = num_bytes > zipfile.ZIP64_LIMIT // 2

@@ -245,6 +245,8 @@ def _log_counts(axes: Any, counts: np.ndarray) -> None:
     """A log scale from half a count, so that bars of one example are seen, with plain numbers at its ticks."""
     from matplotlib import ticker  # heavy, and needed by reports only
 
+    if not counts.any():
+        return
     axes.set_yscale("log")
     axes.set_ylim(0.5, max(2.0, float(counts.max(initial=1))) * 2)
     axes.yaxis.set_major_locator(ticker.LogLocator(base=10, numticks=7))

@@ -55,10 +55,8 @@ class TrainEffect:
 
 
 @dataclasses.dataclass(frozen=True)
-class TestStory:
+class Story:
     """One test example with the training examples that help it most and those that harm it most."""
-
-    __test__ = False  # not a test, whatever pytest makes of the name
 
     test_index: int
     label: int | None
@@ -127,13 +125,13 @@ def _memorized(scores: saved_scores.RatioScores, train_label: np.ndarray | None,
     )
 
 
-def test_stories(
+def stories_of_tests(
     scores: saved_scores.RatioScores,
     scan: influence_scan.InfluenceScan,
     labels: tuple[np.ndarray | None, np.ndarray | None],
     num_tests: int,
     per_side: int,
-) -> list[TestStory]:
+) -> list[Story]:
     """The test examples with the highest single influence, the highest first.
 
     Args:
@@ -153,9 +151,6 @@ def test_stories(
     ]
 
 
-test_stories.__test__ = False  # type: ignore[attr-defined]  # pytest collects functions by this prefix
-
-
 def _story(
     scores: saved_scores.RatioScores,
     test_index: int,
@@ -163,7 +158,7 @@ def _story(
     values: np.ndarray,
     spread: np.ndarray,
     per_side: int,
-) -> TestStory:
+) -> Story:
     train_label, test_label = labels
 
     def effects(indices: Sequence[int] | np.ndarray) -> tuple[TrainEffect, ...]:
@@ -180,7 +175,7 @@ def _story(
 
     helpful = [index for index in selection.highest(values, per_side, spread) if values[index] > 0]
     harmful = [index for index in selection.lowest(values, per_side, spread) if values[index] < 0]
-    return TestStory(
+    return Story(
         test_index,
         _label(test_label, test_index),
         float(scores.test_accuracy[test_index]),

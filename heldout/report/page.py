@@ -82,7 +82,7 @@ def build(
     num_classes = 0 if view.train_label is None else len(np.unique(view.train_label))
     per_side = galleries.cards_per_side(num_classes, options.num_gallery)
     shown = galleries.memorization_galleries(scores, view.train_label, per_side)
-    stories = galleries.test_stories(scores, scan, labels, options.num_stories, options.num_effects)
+    stories = galleries.stories_of_tests(scores, scan, labels, options.num_stories, options.num_effects)
     embedded, table = _embed(view, shown, stories, scan.pairs)
     columns = {
         "examples": tables.examples(scores, saved.consistency.score, view.train_label, options.max_examples),
@@ -153,7 +153,7 @@ def _facts(saved: saved_scores.SavedScores, scores: saved_scores.RatioScores) ->
 def _embed(
     view: dataset_view.DatasetView,
     shown: Sequence[galleries.Gallery],
-    stories: Sequence[galleries.TestStory],
+    stories: Sequence[galleries.Story],
     pairs: Sequence[influence_scan.Pair],
 ) -> tuple[dict[str, str], images.ImageTable | None]:
     """Embeds the images that the page shows; "train:5" or "test:7" -> CSS class."""

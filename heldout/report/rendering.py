@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from zoo import errors, files
 SCHEMA_VERSION = 1
 PAGE_NAME = "report.html"
 RECORD_NAME = "report.json"
+_CHART_NAME = re.compile(r"figures/[a-z_]+\.png")
 _MARK = '<meta name="generator" content="heldout report">'
 
 
@@ -87,6 +89,7 @@ def render_scores(saved: saved_scores.SavedScores, config: ReportConfig) -> Repo
     contents = {f"figures/{chart.name}.png": chart.png for chart in built.charts}
     contents[PAGE_NAME] = built.html.encode("utf-8")
     _write(output, contents, options, digest)
+    _remove_stale(output, record, contents)
     return _result(output, contents, up_to_date=False)
 
 
@@ -111,10 +114,10 @@ def _options(config: ReportConfig, experiment: str) -> dict[str, Any]:
 
 
 def _digest(saved: saved_scores.SavedScores) -> str:
-    """SHA-256 over provenance, every array but the two large matrices, and the templates.
+    """SHA-256 over provenance, every array but the two large matrices, and the files of this package.
 
     The matrices are left out because reading them takes as long as making the page; the digest of the run table in
-    the provenance stands for them.
+    the provenance stands for them. The images are left out too; that their labels fit is checked when they are drawn.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps([SCHEMA_VERSION, saved.experiment, saved.schema_version]).encode())
@@ -125,7 +128,7 @@ def _digest(saved: saved_scores.SavedScores) -> str:
         _update(digest, {name: getattr(scores, name) for name in ("accuracy_in", "accuracy_heldout", "test_accuracy")})
     _update(digest, dataclasses.asdict(saved.consistency))
     _update(digest, {"train_label": saved.train_label, "test_label": saved.test_label})
-    for path in sorted(page.TEMPLATES.iterdir()):
+    for path in sorted([*page.TEMPLATES.iterdir(), *page.TEMPLATES.parent.glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -181,6 +184,13 @@ def _write(output: pathlib.Path, contents: Mapping[str, bytes], options: Mapping
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     files.write_json(output / RECORD_NAME, record)
+
+
+def _remove_stale(output: pathlib.Path, record: Mapping[str, Any] | None, contents: Mapping[str, bytes]) -> None:
+    """Removes the charts of the report before that this one does not have."""
+    for name in record["files"] if record else ():
+        if _CHART_NAME.fullmatch(name) and name not in contents:
+            (output / name).unlink(missing_ok=True)
 
 
 def _result(output: pathlib.Path, names: Mapping[str, Any], *, up_to_date: bool) -> ReportResult:

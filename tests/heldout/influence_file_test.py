@@ -30,7 +30,9 @@ def test_equals_the_dense_matrix(tmp_path, spare_bytes):
         progress=lambda done, total: calls.append((done, total)),
     )
     found = npz.read(path, [*MEMBERS, "note"], memory_map=MEMBERS)
-    for name, expected in zip(MEMBERS, (dense.values, dense.standard_error, dense.num_in, dense.num_heldout), strict=True):
+    for name, expected in zip(
+        MEMBERS, (dense.values, dense.standard_error, dense.num_in, dense.num_heldout), strict=True
+    ):
         np.testing.assert_array_equal(found[name], expected)
     assert isinstance(found[influence_file.VALUES], np.memmap)
     assert calls == sorted(set(calls))

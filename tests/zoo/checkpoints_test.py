@@ -1,5 +1,7 @@
 """Checkpoints: TensorFlow's own keys, and a restore that sets every variable or none."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import sonnet as snt
@@ -141,6 +143,22 @@ def test_a_killed_write_leaves_no_index(written, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         checkpoints.write(built(Net()), prefix.with_name("ckpt-4"), epoch=4, global_step=160)
     assert sorted(path.name for path in prefix.parent.iterdir()) == ["ckpt-3" + DATA, "ckpt-3" + INDEX]
+
+
+def test_a_write_killed_between_its_renames_leaves_no_old_index_to_new_data(written, monkeypatch):
+    _, prefix = written
+    old_data = prefix.with_name(prefix.name + DATA).read_bytes()
+    real_replace = pathlib.Path.replace
+
+    def interrupted(self, target):
+        real_replace(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.write(randomized(built(Net()), 9), prefix, epoch=4, global_step=160)
+    assert [path.name for path in prefix.parent.iterdir()] == ["ckpt-3" + DATA]
+    assert prefix.with_name(prefix.name + DATA).read_bytes() != old_data
 
 
 @pytest.mark.parametrize("method", ["save", "write"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import struct
 import tracemalloc
 import zipfile
@@ -227,10 +228,10 @@ def test_wrong_checksum(tmp_path):
 
 def test_mapped_member_beyond_the_end(tmp_path):
     path = tmp_path / "a.npz"
-    header = npy_header("|u1", (150,))
-    write_raw(path, [("long_name.npy", header + bytes(50))])
+    header = npy_header("|u1", (20_150,))
+    write_raw(path, [("long_name.npy", header + bytes(20_050))])
     for offset in (20, 24):
-        patch_directory(path, offset, len(header) + 150)
+        patch_directory(path, offset, len(header) + 20_150)
     with pytest.raises(errors.DamagedFileError, match="reaches beyond the end"):
         npz.read(path, ["long_name"], memory_map=["long_name"])
     with pytest.raises(errors.DamagedFileError):
@@ -317,7 +318,7 @@ def test_members_are_aligned_with_and_without_zip64(tmp_path, monkeypatch, name,
         ([np.zeros((2, 4), np.float32)], r"shape \(2, 4\)"),
         ([np.zeros(3, np.float32)], r"shape \(3,\)"),
         ([np.zeros((2, 3), np.float32)], "expected 4"),
-        ([np.zeros((2, 3), np.float32)] * 3, "6 or more rows, expected 4"),
+        (itertools.repeat(np.zeros((2, 3), np.float32)), "6 or more rows, expected 4"),
         ([], "0 or more rows, expected 4"),
     ],
 )

@@ -279,10 +279,11 @@ def test_unchanged_runs_are_not_read_again_and_nothing_is_written(zoo):
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
-def test_touched_runs_are_kept_by_digest(zoo):
+def test_touched_runs_are_kept_by_digest(zoo, monkeypatch):
     run_table.update(zoo, "e")
     run = layout.Run(zoo, "e", 0.3, 2)
     os.utime(run.aux_arrays_path, ns=(5, 5))
+    monkeypatch.delattr(aux_arrays, "read")
     table, problems = run_table.update(zoo, "e")
     assert_holds(table)
     assert problems == []
@@ -365,6 +366,14 @@ def test_update_without_a_good_run(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"1 run folders, .*; the first: .*aux_arrays.npz: not there"):
         run_table.update(tmp_path, "e")
     assert not layout.run_table_path(tmp_path, "e").exists()
+
+
+def test_update_once_no_run_is_good_any_more(zoo):
+    run_table.update(zoo, "e")
+    for run in layout.runs(zoo, "e"):
+        run.aux_arrays_path.unlink()
+    with pytest.raises(errors.MissingFileError, match="no finished run: 4 run folders"):
+        run_table.update(zoo, "e")
 
 
 def test_a_streamed_table_without_run_folders_is_kept(tmp_path):

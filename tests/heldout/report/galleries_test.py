@@ -58,7 +58,7 @@ def test_many_classes_shrink_the_galleries():
 
 def test_stories_begin_with_the_strongest_pair(scores):
     scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
-    stories = galleries.test_stories(scores, scan, (simulated.TRAIN_LABEL, simulated.TEST_LABEL), 5, 3)
+    stories = galleries.stories_of_tests(scores, scan, (simulated.TRAIN_LABEL, simulated.TEST_LABEL), 5, 3)
     assert len(stories) == 5
     assert stories[0].test_index == simulated.DEPENDENT_TEST
     assert stories[0].helpful[0].train_index == simulated.MEMORIZED
@@ -76,4 +76,4 @@ def test_no_story_without_influence(scores):
     flat = np.zeros_like(scores.subset_influence)
     scores = dataclasses.replace(scores, subset_influence=flat, influence_standard_error=flat)
     scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
-    assert galleries.test_stories(scores, scan, (None, None), 5, 3) == []
+    assert galleries.stories_of_tests(scores, scan, (None, None), 5, 3) == []

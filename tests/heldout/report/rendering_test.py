@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from heldout import score_files
 from heldout.report import page, rendering
 from tests.heldout.report import simulated
-from zoo import errors, files
+from zoo import errors, files, layout, run_table
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,20 @@ def saved():
 @pytest.fixture
 def config(tmp_path):
     return rendering.ReportConfig(scores="scores", output=str(tmp_path / "report"))
+
+
+@pytest.fixture(scope="module")
+def finished(saved, tmp_path_factory):
+    """A finished report that tests copy, because every rendering takes a second."""
+    output = tmp_path_factory.mktemp("finished") / "report"
+    rendering.render_scores(saved, rendering.ReportConfig(scores="scores", output=str(output)))
+    return output
+
+
+@pytest.fixture
+def report(finished, config):
+    """A copy of the finished report where `config` expects it."""
+    return pathlib.Path(shutil.copytree(finished, config.output))
 
 
 def _stamps(directory):
@@ -42,18 +59,18 @@ def test_writes_page_charts_and_record(saved, config, tmp_path):
     assert written == {result.html_path, *result.png_paths, tmp_path / "report" / "report.json"}
 
 
-def test_the_same_again_does_nothing(saved, config, tmp_path):
-    first = rendering.render_scores(saved, config)
-    before = _stamps(tmp_path)
+def test_the_same_again_does_nothing(saved, config, report):
+    before = _stamps(report)
     again = rendering.render_scores(saved, dataclasses.replace(config, overwrite=True))
     assert again.up_to_date
-    assert (again.html_path, again.png_paths) == (first.html_path, first.png_paths)
+    assert again.html_path == report / "report.html"
+    assert len(again.png_paths) == 6
     assert rendering.render_scores(saved, config).up_to_date
-    assert _stamps(tmp_path) == before
+    assert _stamps(report) == before
 
 
+@pytest.mark.usefixtures("report")
 def test_other_scores_are_rendered_anew(saved, config):
-    rendering.render_scores(saved, config)
     scores = saved.ratios[0.8]
     other = dataclasses.replace(scores, test_accuracy=scores.test_accuracy / 2)
     changed = dataclasses.replace(saved, ratios={**saved.ratios, 0.8: other})
@@ -63,24 +80,57 @@ def test_other_scores_are_rendered_anew(saved, config):
     assert rendering.render_scores(table, config).up_to_date
 
 
-def test_a_changed_or_missing_file_is_made_again(saved, config):
-    result = rendering.render_scores(saved, config)
-    page_bytes = result.html_path.read_bytes()
-    result.html_path.write_bytes(page_bytes[:1000])
+def test_a_changed_file_is_made_again(saved, config, report):
+    page_path = report / "report.html"
+    page_bytes = page_path.read_bytes()
+    page_path.write_bytes(page_bytes[:1000])
     assert not rendering.render_scores(saved, config).up_to_date
-    assert result.html_path.read_bytes() == page_bytes
-    result.png_paths[0].unlink()
-    assert not rendering.render_scores(saved, config).up_to_date
-    assert result.png_paths[0].exists()
+    assert page_path.read_bytes() == page_bytes
 
 
+def test_a_missing_file_is_made_again(saved, config, report):
+    (report / "figures" / "accuracy.png").unlink()
+    assert not rendering.render_scores(saved, config).up_to_date
+    assert (report / "figures" / "accuracy.png").exists()
+
+
+@pytest.mark.usefixtures("report")
 def test_other_options_are_refused_with_both(saved, config):
-    rendering.render_scores(saved, config)
     other = dataclasses.replace(config, options=page.PageOptions(num_gallery=3))
     with pytest.raises(errors.MismatchError, match=r'(?s)"num_gallery": 12.*"num_gallery": 3.*--overwrite'):
         rendering.render_scores(saved, other)
     assert not rendering.render_scores(saved, dataclasses.replace(other, overwrite=True)).up_to_date
     assert rendering.render_scores(saved, other).up_to_date
+
+
+def test_charts_of_the_report_before_do_not_stay(saved, config, report):
+    stranger = report / "figures" / "mine.png"
+    stranger.write_bytes(b"mine")
+    one = dataclasses.replace(
+        saved,
+        consistency=dataclasses.replace(
+            saved.consistency,
+            subset_ratios=saved.consistency.subset_ratios[:1],
+            profile=saved.consistency.profile[:1],
+        ),
+    )
+    result = rendering.render_scores(one, config)
+    assert {path.name for path in (report / "figures").iterdir()} == {
+        "mine.png",
+        *(path.name for path in result.png_paths),
+    }
+    assert not (report / "figures" / "consistency_by_ratio.png").exists()
+
+
+def test_render_reads_score_files(tmp_path, config):
+    table = simulated.table()
+    run_table.write(layout.run_table_path(tmp_path, "simulated"), table)
+    score_files.compute_scores(score_files.ScoreConfig(zoo=str(tmp_path), experiment="simulated", num_draws=20))
+    scores = layout.scores_directory(tmp_path, "simulated")
+    config = dataclasses.replace(config, scores=str(scores))
+    result = rendering.render(config)
+    assert "<h1>simulated</h1>" in result.html_path.read_text("utf-8")
+    assert rendering.render(config).up_to_date
 
 
 def test_a_page_of_another_origin_is_refused(saved, config, tmp_path):
@@ -93,23 +143,20 @@ def test_a_page_of_another_origin_is_refused(saved, config, tmp_path):
     assert target.read_text("utf-8").startswith("<!DOCTYPE")
 
 
-def test_a_report_without_its_record_is_unfinished(saved, config, tmp_path):
-    rendering.render_scores(saved, config)
-    (tmp_path / "report" / "report.json").unlink()
+def test_a_report_without_its_record_is_unfinished(saved, config, report):
+    (report / "report.json").unlink()
     assert not rendering.render_scores(saved, config).up_to_date
 
 
 @pytest.mark.parametrize("text", ["[]", '{"schema_version": 1}', "{", '{"options": 3, "files": []}'])
-def test_a_damaged_record_is_refused(saved, config, tmp_path, text):
-    rendering.render_scores(saved, config)
-    files.write_text(tmp_path / "report" / "report.json", text)
+def test_a_damaged_record_is_refused(saved, config, report, text):
+    files.write_text(report / "report.json", text)
     with pytest.raises(errors.DamagedFileError, match=r"report\.json"):
         rendering.render_scores(saved, config)
 
 
-def test_a_failure_leaves_the_old_report(saved, config, tmp_path, monkeypatch):
-    rendering.render_scores(saved, config)
-    before = _stamps(tmp_path)
+def test_a_failure_leaves_the_old_report(saved, config, report, monkeypatch):
+    before = _stamps(report)
 
     def fail(*_arguments):
         raise MemoryError
@@ -117,7 +164,7 @@ def test_a_failure_leaves_the_old_report(saved, config, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "build", fail)
     with pytest.raises(MemoryError):
         rendering.render_scores(dataclasses.replace(saved, schema_version=2), config)
-    assert _stamps(tmp_path) == before
+    assert _stamps(report) == before
 
 
 def test_a_kill_between_files_is_mended(saved, config, tmp_path, monkeypatch):

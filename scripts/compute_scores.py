@@ -1,0 +1,81 @@
+"""Computes memorization, subset influence and consistency from the runs of a zoo, with counts and standard errors.
+
+    python -m scripts.compute_scores --zoo=/tmp/zoo
+
+reads the aux_arrays.npz of every run (or run_table.npz, where they are packed) and writes into
+<zoo>/<experiment>/scores, for every subset ratio apart,
+
+    scores-0.7.npz            per training example: memorization, standard error, counts, accuracy in and held out
+    subset_influence-0.7.npz  [num_train, num_test] influence of each training on each test example, and its error
+    consistency.npz           held-out accuracy per ratio, and its mean over ratios
+    examples.parquet          one row per ratio and example;  high_influence_pairs.parquet
+    published/                the same in the file formats of the papers
+
+A healthy run ends with "memorized (memorization >= 0.25): 27 examples, 95 % interval ..." and the folder. The same
+command again does nothing unless runs were added. Labels come from the zoo; for a published one, which carries none,
+name the data set: --dataset=cifar100. Next: render_report --zoo=/tmp/zoo
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from heldout import report, score_config, score_files
+from scripts import choices, cli, common_flags, terminal
+
+common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+
+_DEFAULTS = score_config.ScoreConfig(zoo="", experiment="")
+
+_SUBSET_RATIO = flags.DEFINE_multi_float(
+    "subset_ratio", None, "Ratios to score; without it all that have runs, each apart."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores; without it <zoo>/<experiment>/scores.")
+_MEMORY_LIMIT_MB = flags.DEFINE_integer(
+    "memory_limit_mb", _DEFAULTS.memory_limit_mb, "MiB for the influence matrix in the making."
+)
+_FORMAT = flags.DEFINE_enum("format", _DEFAULTS.table_format, ["parquet", "csv"], "Format of the tables.")
+_NUM_DRAWS = flags.DEFINE_integer(
+    "num_draws", _DEFAULTS.num_draws, "Bootstrap draws behind the interval of the number of memorized examples."
+)
+_PAIRS_INFLUENCE = flags.DEFINE_float(
+    "pairs_influence", _DEFAULTS.pairs_influence, "Least subset influence of a high-influence pair."
+)
+_PAIRS_MEMORIZATION = flags.DEFINE_float(
+    "pairs_memorization", _DEFAULTS.pairs_memorization, "Least memorization of its training example."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were computed with other flags.")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Flags -> config -> scores."""
+    del argv
+    zoo = choices.required("zoo", common_flags.ZOO.value)
+    config = score_config.ScoreConfig(
+        zoo=zoo,
+        experiment=choices.experiment(zoo, common_flags.EXPERIMENT.value),
+        subset_ratios=tuple(_SUBSET_RATIO.value) if _SUBSET_RATIO.value else None,
+        output=_OUTPUT.value,
+        memory_limit_mb=_MEMORY_LIMIT_MB.value,
+        table_format=_FORMAT.value,
+        dataset=common_flags.DATASET.value,
+        data_dir=common_flags.DATA_DIR.value,
+        num_draws=_NUM_DRAWS.value,
+        pairs_influence=_PAIRS_INFLUENCE.value,
+        pairs_memorization=_PAIRS_MEMORIZATION.value,
+        overwrite=_OVERWRITE.value,
+    )
+    summary = terminal.compute_scores(config)
+    saved = score_files.load_scores(summary.directory)
+    for ratio in summary.subset_ratios:
+        print("\n" + report.text_summary(saved, subset_ratio=ratio))
+    return 0
+
+
+def main() -> None:
+    """Console command."""
+    cli.launch(__name__, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Writes the HTML report and its PNG figures from saved scores.
+
+    python -m scripts.render_report --zoo=/tmp/zoo
+
+reads <zoo>/<experiment>/scores and the images of the data set, and writes into <zoo>/<experiment>/report
+
+    index.html     one self-contained page: histograms, galleries, influence, tables that sort and filter
+    figures/*.png  the same charts as pictures
+
+and prints the path of the page. The data set is that of the zoo's recipe, or --dataset; without one the page has no
+images. The same command again does nothing unless scores or options have changed.
+"""
+
+from collections.abc import Sequence
+import pathlib
+
+from absl import flags
+
+from heldout import recipes, report
+from scripts import choices, cli, common_flags
+from zoo import layout, registry
+
+common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+
+_DEFAULTS = report.PageOptions()
+
+_SCORES = flags.DEFINE_string("scores", None, "Folder of the scores; without it <zoo>/<experiment>/scores.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; without it <zoo>/<experiment>/report.")
+_SUBSET_RATIO = flags.DEFINE_float("subset_ratio", None, "Ratio to show; without it the one with the most runs.")
+_TITLE = flags.DEFINE_string("title", None, "Heading of the page; without it the name of the experiment.")
+_NUM_GALLERY = flags.DEFINE_integer("num_gallery", _DEFAULTS.num_gallery, "Images in each gallery.")
+_NUM_STORIES = flags.DEFINE_integer("num_stories", _DEFAULTS.num_stories, "Test images shown with what influences them.")
+_NUM_EFFECTS = flags.DEFINE_integer("num_effects", _DEFAULTS.num_effects, "Training images on either side of each.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a report that was made with other flags.")
+
+
+def dataset_of(zoo: str, experiment: str, given: str | None) -> str | None:
+    """The data set to show: the given one, else the recipe's, else that of a published experiment.
+
+    A data set from an npz file is known to the recipe by its file name alone, so it has to be given.
+    """
+    if given is not None:
+        return given
+    recipe = recipes.read(zoo, experiment)
+    if recipe is not None:
+        name = recipe.dataset["name"]
+        return None if name.startswith("npz:") else name
+    published = registry.PUBLISHED.get(experiment)
+    return None if published is None else published.dataset
+
+
+def run(argv: Sequence[str]) -> int:
+    """Flags -> config -> report."""
+    del argv
+    zoo = choices.required("zoo", common_flags.ZOO.value)
+    experiment = choices.experiment(zoo, common_flags.EXPERIMENT.value)
+    dataset = dataset_of(zoo, experiment, common_flags.DATASET.value)
+    config = report.ReportConfig(
+        scores=str(pathlib.Path(_SCORES.value or layout.scores_directory(zoo, experiment))),
+        output=str(pathlib.Path(_OUTPUT.value or layout.report_directory(zoo, experiment))),
+        dataset=dataset,
+        data_dir=common_flags.DATA_DIR.value,
+        subset_ratio=_SUBSET_RATIO.value,
+        options=report.PageOptions(
+            title=_TITLE.value,
+            num_gallery=_NUM_GALLERY.value,
+            num_stories=_NUM_STORIES.value,
+            num_effects=_NUM_EFFECTS.value,
+        ),
+        overwrite=_OVERWRITE.value,
+    )
+    result = report.render(config)
+    if dataset is None:
+        print("without --dataset the report has no images")
+    print("up to date, nothing to do" if result.up_to_date else f"written, with {len(result.png_paths)} figures")
+    print(result.html_path)
+    return 0
+
+
+def main() -> None:
+    """Console command."""
+    cli.launch(__name__, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Whole trainings with real worker processes: what is skipped, redone, refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from heldout import training_config, zoo_training
+from tests import cases
+from zoo import errors, layout, run_table
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return cases.tiny_digits_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+def config(zoo, dataset, **options):
+    defaults = {
+        "experiment": "e",
+        "data_dir": None,
+        "architecture": "mlp",
+        "architecture_options": {"hidden_sizes": (8,)},
+        "subset_ratios": (0.7,),
+        "run_ids": tuple(range(6)),
+        "training": training_config.TrainingConfig(num_epochs=2, batch_size=10),
+        "runs_per_group": 2,
+    }
+    return zoo_training.TrainRunsConfig(zoo=str(zoo), dataset=dataset, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset):
+    zoo = tmp_path_factory.mktemp("zoo")
+    return zoo, zoo_training.train_runs(config(zoo, dataset))
+
+
+def fresh_copy(trained, tmp_path):
+    zoo = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(trained[0]), str(zoo)], check=True)
+    return zoo
+
+
+def test_all_runs_are_trained_and_packed_with_labels(trained):
+    zoo, summary = trained
+    assert len(summary.trained) == 6
+    assert not summary.failed
+    assert not summary.problems
+    table = run_table.read(layout.run_table_path(zoo, "e"))
+    assert table.run_id.tolist() == list(range(6))
+    np.testing.assert_array_equal(table.train_label, cases.tiny_digits().train.label)
+
+
+def test_the_same_call_again_does_nothing(trained, dataset):
+    zoo, _ = trained
+    before = {p: p.stat().st_mtime_ns for p in zoo.rglob("*") if p.is_file()}
+    summary = zoo_training.train_runs(config(zoo, dataset))
+    assert (len(summary.trained), summary.num_skipped) == (0, 6)
+    assert before == {p: p.stat().st_mtime_ns for p in zoo.rglob("*") if p.is_file()}
+
+
+def test_partial_runs_are_redone_to_the_same_bits(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    run = layout.Run(zoo, "e", 0.7, 4)
+    before = run.aux_arrays_path.read_bytes()
+    run.aux_arrays_path.unlink()
+    summary = zoo_training.train_runs(config(zoo, dataset))
+    assert [result.run.run_id for result in summary.trained] == [4]
+    assert run.aux_arrays_path.read_bytes() == before
+
+
+def test_more_runs_and_ratios_join_the_table(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    summary = zoo_training.train_runs(config(zoo, dataset, subset_ratios=(0.7, 0.3), run_ids=(0, 7)))
+    assert sorted((r.run.subset_ratio, r.run.run_id) for r in summary.trained) == [(0.3, 0), (0.3, 7), (0.7, 7)]
+    assert summary.num_skipped == 1
+    assert summary.table.num_runs == 9
+
+
+def test_damaged_runs_are_named_and_redone_only_on_request(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    path = layout.Run(zoo, "e", 0.7, 2).aux_arrays_path
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-30])
+    summary = zoo_training.train_runs(config(zoo, dataset))
+    assert not summary.trained
+    assert summary.num_skipped == 5
+    assert [(p.run.run_id, p.state) for p in summary.problems] == [(2, "damaged")]
+    assert path.read_bytes() == sound[:-30]
+    summary = zoo_training.train_runs(config(zoo, dataset, redo_damaged=True))
+    assert [result.run.run_id for result in summary.trained] == [2]
+    assert path.read_bytes() == sound
+
+
+def test_another_recipe_is_refused_and_nothing_changes(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in zoo.rglob("*") if p.is_file()}
+    other = training_config.TrainingConfig(num_epochs=3, batch_size=10)
+    with pytest.raises(errors.MismatchError, match=r"training.num_epochs: stored 2, asked for 3"):
+        zoo_training.train_runs(config(zoo, dataset, training=other))
+    assert before == {p: p.stat().st_mtime_ns for p in zoo.rglob("*") if p.is_file()}
+
+
+def test_another_label_order_is_another_recipe(trained, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    data = cases.tiny_digits()
+    order = np.random.default_rng(0).permutation(60)
+    np.savez(
+        tmp_path / "tiny.npz",
+        train__image=data.train.images[order],
+        train__label=data.train.label[order],
+        test__image=data.test.images,
+        test__label=data.test.label,
+        __num_classes=10,
+        __data_scale=16.0,
+    )
+    with pytest.raises(errors.MismatchError, match="train_label_sha256"):
+        zoo_training.train_runs(config(zoo, f"npz:{tmp_path / 'tiny.npz'}"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"run_ids": (0, 1, 1)}, "--run_ids: 1 is given twice"),
+        ({"run_ids": ()}, "nothing to train"),
+        ({"run_ids": (-1,)}, "negative"),
+        ({"subset_ratios": (0.5, 0.5)}, "--subset_ratio: 0.5 is given twice"),
+        ({"subset_ratios": (1.2,)}, "1.2"),
+        ({"workers": 0}, "--workers=0"),
+        ({"runs_per_group": 0}, "--runs_per_group=0"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_written(tmp_path, dataset, options, message):
+    with pytest.raises(errors.InvalidValueError, match=message):
+        zoo_training.train_runs(config(tmp_path / "zoo", dataset, **options))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_an_unknown_architecture_comes_back_from_the_worker_as_an_error(tmp_path, dataset):
+    with pytest.raises(errors.HeldoutError, match="small_inception"):
+        zoo_training.train_runs(config(tmp_path, dataset, architecture="perceptron", architecture_options={}))
+
+
+def test_diverged_runs_are_reported_as_failed(tmp_path, dataset):
+    wild = training_config.TrainingConfig(num_epochs=2, batch_size=10, learning_rate=1e30)
+    summary = zoo_training.train_runs(config(tmp_path, dataset, training=wild, run_ids=(0,)))
+    assert [result.run.run_id for result in summary.failed] == [0]
+    assert summary.table is None
+
+
+def test_default_experiment_names():
+    assert config("z", "digits", experiment=None).experiment_name == "digits-mlp"
+    assert config("z", "npz:/a/b c.npz", experiment=None, architecture="m:f").experiment_name == "b-c-m-f"
+
+
+@pytest.mark.parametrize("delay", [3.0, 4.5])
+def test_a_killed_training_continues_to_the_same_zoo(trained, dataset, tmp_path, delay):
+    zoo = tmp_path / "zoo"
+    program = (
+        "from heldout import training_config, zoo_training\n"
+        "from tests.heldout import zoo_training_test as t\n"
+        f"zoo_training.train_runs(t.config({str(zoo)!r}, {dataset!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    summary = zoo_training.train_runs(config(zoo, dataset))
+    assert len(summary.trained) + summary.num_skipped == 6
+    for run_id in range(6):
+        ours, theirs = (layout.Run(z, "e", 0.7, run_id).aux_arrays_path for z in (zoo, trained[0]))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert summary.table.digest() == trained[1].table.digest()
