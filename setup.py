@@ -1,5 +1,7 @@
 """Packaging of Heldout. Each requirement carries the reason why it is here."""
 
+import pathlib
+
 import setuptools
 
 INSTALL_REQUIRES = [
@@ -37,7 +39,7 @@ setuptools.setup(
     name="heldout",
     version="0.1.0",
     description="Memorization, influence and consistency of training examples, from zoos of models trained on subsets",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

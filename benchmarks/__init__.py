@@ -1,0 +1,1 @@
+"""Programs that time us beside the reference; each opens with its command."""

@@ -5,6 +5,7 @@ Written as a practitioner would write it for one run; the yardstick of benchmark
 
 from collections.abc import Callable
 import dataclasses
+import itertools
 import time
 from typing import Any
 
@@ -60,7 +61,7 @@ def _initial(generator: np.random.Generator, num_inputs: int, num_classes: int) 
     sizes = (num_inputs, *_SIZES, num_classes)
     return [
         ((generator.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32), np.zeros(b, np.float32))
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        for a, b in itertools.pairwise(sizes)
     ]
 
 

@@ -8,7 +8,7 @@ def shift(images: tf.Tensor, offsets: tf.Tensor, padding: int) -> tf.Tensor:
 
     Args:
         images: [B, H, W, C].
-        offsets: int32 [B, 2], row and column of the window's corner in [0, 2 * padding]; `padding` gives the image back.
+        offsets: int32 [B, 2], row and column of the window's corner in [0, 2 * padding]; `padding` keeps the image.
         padding: pixels of zeros on each side.
 
     Returns:

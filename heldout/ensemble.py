@@ -19,7 +19,8 @@ import sonnet as snt
 import tensorflow as tf
 
 from heldout import learners
-from heldout.models import layers as model_layers, sequential
+from heldout.models import layers as model_layers
+from heldout.models import sequential
 from zoo import checkpoints
 
 
@@ -50,8 +51,9 @@ class EnsembleLearner:
             key: tf.Variable(tf.zeros([num_runs, *variable.shape], variable.dtype)) for key, variable in members.items()
         }
         self._by_member = {variable.ref(): self._stacked[key] for key, variable in members.items()}
-        self.trainable_variables = [self._by_member[variable.ref()] for variable in template.trainable_variables]
-        self.trainable_ranks = [variable.shape.rank - 1 for variable in self.trainable_variables]
+        members_trained = [variable.ref() for variable in template.trainable_variables]
+        self.trainable_variables: list[tf.Variable] = [self._by_member[reference] for reference in members_trained]
+        self.trainable_ranks: list[int] = [variable.shape.rank - 1 for variable in self.trainable_variables]
 
     def logits(self, images: tf.Tensor, is_training: bool) -> tf.Tensor:
         """Logits [R, B, K] of images [R, B, H, W, C]."""

@@ -36,9 +36,7 @@ class Evaluator:
     """
 
     def __init__(self, module: tf.Module, normalise: Callable[[tf.Tensor], tf.Tensor]) -> None:
-        self._forward = tf.function(
-            lambda images: module(normalise(images), is_training=False), reduce_retracing=True
-        )
+        self._forward = tf.function(lambda images: module(normalise(images), is_training=False), reduce_retracing=True)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits [n, K] of stored images [n, H, W, C]."""

@@ -21,9 +21,9 @@ class Learner(Protocol):
 
     num_runs: int
     # Trained by gradient; with a leading run axis where num_runs > 1 models share a variable.
-    trainable_variables: Sequence[tf.Variable]
+    trainable_variables: list[tf.Variable]
     # For each trainable variable, its rank within one model.
-    trainable_ranks: Sequence[int]
+    trainable_ranks: list[int]
 
     def logits(self, images: tf.Tensor, is_training: bool) -> tf.Tensor:
         """Logits [R, B, K] of images [R, B, H, W, C]."""
@@ -47,8 +47,8 @@ class SingleLearner:
     def __init__(self, module: tf.Module) -> None:
         self._module = module
         self._variables = checkpoints.model_variables(module)
-        self.trainable_variables = list(module.trainable_variables)
-        self.trainable_ranks = [variable.shape.rank for variable in self.trainable_variables]
+        self.trainable_variables: list[tf.Variable] = list(module.trainable_variables)
+        self.trainable_ranks: list[int] = [variable.shape.rank for variable in self.trainable_variables]
 
     def logits(self, images: tf.Tensor, is_training: bool) -> tf.Tensor:
         """Logits [1, B, K] of images [1, B, H, W, C]."""

@@ -9,12 +9,11 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from heldout import evaluation, recipes, training_config
-from heldout.datasets import dataset as dataset_lib, registry as datasets
+from heldout import evaluation, evaluation_results, recipes, training_config
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import registry as datasets
 from heldout.models import registry as models
 from zoo import aux_arrays, checkpoints, errors, layout, registry
-
-SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,44 +33,6 @@ class RunSource:
     architecture_options: dict
     dtype: str
     fingerprint: dict | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Disagreement:
-    """A prediction that differs from the record.
-
-    Attributes:
-        index: original position in the split.
-        part: "in subset", "held out" or "test".
-        label: the right class.
-        prediction: the class found now.
-        recorded_correct: what the run recorded.
-        margin: largest logit minus the second, found now; near 0 the difference may be rounding.
-    """
-
-    index: int
-    part: str
-    label: int
-    prediction: int
-    recorded_correct: bool
-    margin: float
-
-
-@dataclasses.dataclass(frozen=True)
-class RunEvaluation:
-    """Predictions of one run on one split beside its record.
-
-    Attributes:
-        num_predictions: M, examples of the split.
-        disagreements: those that differ from the record, by index.
-        accuracy: share of right predictions for each part of the split.
-        epoch: epoch of the checkpoint, where it says.
-    """
-
-    num_predictions: int
-    disagreements: list[Disagreement]
-    accuracy: dict[str, float]
-    epoch: int | None
 
 
 def source_of(run: layout.Run, dataset: str | None, architecture: str | None) -> RunSource:
@@ -116,7 +77,7 @@ def evaluate(
     architecture: str | None = None,
     data_dir: str | None = None,
     epoch: int | None = None,
-) -> RunEvaluation:
+) -> evaluation_results.RunEvaluation:
     """Restores a run, evaluates it on one split, and compares with its aux arrays.
 
     Args:
@@ -151,9 +112,7 @@ def evaluate(
     return _compare(split, logits, examples.label, aux, state.epoch)
 
 
-def _check_data(
-    run: layout.Run, source: RunSource, data: dataset_lib.Dataset, aux: aux_arrays.AuxArrays
-) -> None:
+def _check_data(run: layout.Run, source: RunSource, data: dataset_lib.Dataset, aux: aux_arrays.AuxArrays) -> None:
     if (aux.num_train, aux.num_test) != (len(data.train), len(data.test)):
         raise errors.MismatchError(
             f"{run.aux_arrays_path} records {aux.num_train} training and {aux.num_test} test examples, data set "
@@ -172,7 +131,7 @@ def _check_data(
 
 def _compare(
     split: str, logits: np.ndarray, label: np.ndarray, aux: aux_arrays.AuxArrays, epoch: int | None
-) -> RunEvaluation:
+) -> evaluation_results.RunEvaluation:
     correct = evaluation.correct(logits, label)
     if split == "train":
         recorded, inside = aux.train_correctness(), aux.subset_mask()
@@ -181,7 +140,7 @@ def _compare(
         recorded, parts = aux.test_correctness(), np.full(len(label), "test")
     two_largest = np.sort(logits, axis=1)[:, -2:]
     disagreements = [
-        Disagreement(
+        evaluation_results.Disagreement(
             int(i),
             str(parts[i]),
             int(label[i]),
@@ -192,4 +151,4 @@ def _compare(
         for i in np.flatnonzero(correct != recorded)
     ]
     accuracy = {str(part): float(np.mean(correct[parts == part])) for part in np.unique(parts)}
-    return RunEvaluation(len(label), disagreements, accuracy, epoch)
+    return evaluation_results.RunEvaluation(len(label), disagreements, accuracy, epoch)

@@ -45,10 +45,14 @@ class RunTrainer:
 
     def bytes_per_run(self) -> int:
         """What the files of one run will take on disk, roughly: its variables, and int64 indices."""
-        of_variables = sum(v.shape.num_elements() * v.dtype.size for v in checkpoints.model_variables(self._module).values())
+        of_variables = sum(
+            v.shape.num_elements() * v.dtype.size for v in checkpoints.model_variables(self._module).values()
+        )
         return of_variables + 8 * (3 * len(self._dataset.train) + 2 * len(self._dataset.test))
 
-    def train_group(self, runs: list[layout.Run], on_epoch: training.OnEpoch | None = None) -> list[run_results.RunResult]:
+    def train_group(
+        self, runs: list[layout.Run], on_epoch: training.OnEpoch | None = None
+    ) -> list[run_results.RunResult]:
         """Trains runs of one subset ratio in step and writes their files.
 
         Args:
@@ -88,7 +92,9 @@ class RunTrainer:
         self, run: layout.Run, draw: batches.RunDraw, learner: learners.Learner, position: int, loss: float
     ) -> run_results.RunResult:
         if not np.isfinite(loss):
-            return run_results.RunResult(run, f"the training loss is {loss}: a smaller --learning_rate may help", float(loss))
+            return run_results.RunResult(
+                run, f"the training loss is {loss}: a smaller --learning_rate may help", float(loss)
+            )
         learner.copy_to(position, self._module)
         correct_train = self._evaluator.correctness(self._dataset.train)
         correct_test = self._evaluator.correctness(self._dataset.test)

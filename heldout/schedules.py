@@ -1,9 +1,9 @@
 """Learning-rate schedules, as plain numbers per step.
 
-    warm-up    linear from 0 to the base rate over the first `warmup_epochs`
-    constant   the base rate
-    cosine     base / 2 * (1 + cos(pi * t / T)), t steps after the warm-up of T in all (Loshchilov & Hutter 2017)
-    step       base * step_factor^k, where k of the `step_epochs` have begun
+warm-up    linear from 0 to the base rate over the first `warmup_epochs`
+constant   the base rate
+cosine     base / 2 * (1 + cos(pi * t / T)), t steps after the warm-up of T in all (Loshchilov & Hutter 2017)
+step       base * step_factor^k, where k of the `step_epochs` have begun
 """
 
 import numpy as np

@@ -50,7 +50,7 @@ def permutation(key: int, count: int) -> np.ndarray:
 
 
 def subset_size(subset_ratio: float, num_train: int) -> int:
-    """m = round(subset_ratio * num_train), at least one example inside and one outside.
+    """M = round(subset_ratio * num_train), at least one example inside and one outside.
 
     Raises:
         InvalidValueError: the ratio leaves one side empty.

@@ -20,7 +20,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         for first in range(0, len(runs), largest_group):
             group = runs[first : first + largest_group]
             with device:
-                results = trainer.train_group(group, lambda *_, size=len(group): send({"run_epochs": size}))
+                results = trainer.train_group(group, lambda _, losses: send({"run_epochs": len(losses)}))
             for result in results:
                 send({"result": result.to_json()})
 

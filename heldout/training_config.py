@@ -88,6 +88,7 @@ class TrainingConfig:
         if unknown:
             raise errors.InvalidValueError(f"unknown training options {unknown}; known: {sorted(fields)}")
         try:
-            return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+            arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            return cls(**arguments)
         except TypeError as error:
             raise errors.InvalidValueError(f"training options of a wrong type: {error}") from error

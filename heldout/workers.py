@@ -104,7 +104,7 @@ class _Worker:
             _ANSWERS_VARIABLE: str(writing_end),
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "OMP_NUM_THREADS": str(threads),
-            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
         }
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(

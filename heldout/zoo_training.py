@@ -13,7 +13,8 @@ import tempfile
 from typing import Any
 
 from heldout import recipes, run_results, subsets, training_config, workers
-from heldout.datasets import dataset as dataset_lib, registry as datasets
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import registry as datasets
 from zoo import errors, layout, run_scan, run_table
 
 # Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
@@ -222,5 +223,3 @@ def _check_disk(zoo: str, num_bytes: int) -> None:
             f"{zoo}: the runs to train need {num_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
             "make room, choose another --zoo, or ask for fewer --run_ids"
         )
-
-

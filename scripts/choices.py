@@ -35,9 +35,9 @@ def json_object(flag: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise errors.InvalidValueError(f"--{flag}={text}: not JSON ({error}); expected like {{\"a\": 1}}") from error
+        raise errors.InvalidValueError(f'--{flag}={text}: not JSON ({error}); expected like {{"a": 1}}') from error
     if not isinstance(value, dict):
-        raise errors.InvalidValueError(f"--{flag}={text}: expected a JSON object like {{\"a\": 1}}")
+        raise errors.InvalidValueError(f'--{flag}={text}: expected a JSON object like {{"a": 1}}')
     return value
 
 
@@ -66,7 +66,9 @@ def experiment(zoo: str, name: str | None) -> str:
         raise errors.InvalidValueError(f"{zoo} holds several experiments; name one: --experiment={'|'.join(there)}")
     if name not in there:
         found = ", ".join(there) if there else "none"
-        raise errors.MissingFileError(f"{zoo}: no experiment {name or ''}; found: {found}. Check --zoo and --experiment")
+        raise errors.MissingFileError(
+            f"{zoo}: no experiment {name or ''}; found: {found}. Check --zoo and --experiment"
+        )
     assert name is not None
     return name
 

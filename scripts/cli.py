@@ -14,7 +14,7 @@ message explains, 2 wrong usage, 130 interrupted.
 
 from collections.abc import Callable, Sequence
 import errno
-import os
+import re
 import sys
 import textwrap
 from typing import Any
@@ -31,7 +31,6 @@ def launch(module_name: str, run: Callable[[Sequence[str]], int | None]) -> None
         module_name: `__name__` of the program's module.
         run: its body; the returned number is the exit status.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter hides what a program says
     module = sys.modules[module_name]
     if any(argument in ("--help", "-help", "-h", "-?") for argument in sys.argv[1:]):
         print(_help(module))
@@ -86,10 +85,28 @@ def _help(module: Any) -> str:
     own = flags.FLAGS.get_key_flags_for_module(module) or flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     lines = [(module.__doc__ or "").strip(), "", "Flags:"]
     for flag in own:
-        values = "|".join(flag.parser.enum_values) if isinstance(flag, flags.EnumFlag) else flag.flag_type().upper()
-        name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={values}"
-        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
-        repeat = " Repeatable." if flag.allow_override is False and isinstance(flag, flags.MultiFlag) else ""
-        lines.append(f"  {name}")
-        lines.append(textwrap.indent(textwrap.fill(f"{flag.help}{repeat}{default}", 94), " " * 6))
+        lines.append(f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}={_kind(flag)}")
+        lines.append(textwrap.indent(textwrap.fill(_explanation(flag), 94), " " * 6))
     return "\n".join(lines)
+
+
+def _kind(flag: flags.Flag) -> str:
+    """What stands behind the equals sign."""
+    if isinstance(flag, flags.EnumFlag):
+        return "|".join(flag.parser.enum_values)
+    if flag.flag_type().startswith("comma"):
+        return "A,B,..."
+    return flag.flag_type().removeprefix("multi ").upper()
+
+
+def _explanation(flag: flags.Flag) -> str:
+    """The flag's help without what absl adds to it, and its default."""
+    text = re.sub(r"^<[^>]*>: |;\s+repeat this option to specify a list of values", "", flag.help)
+    if isinstance(flag, flags.MultiFlag):
+        text += " May be given several times."
+    default = flag.default
+    if isinstance(default, list):
+        default = ",".join(map(str, default))
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return text if default in (None, "") else f"{text} (default: {default})"

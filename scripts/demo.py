@@ -45,9 +45,7 @@ def run(argv: Sequence[str]) -> int:
     trained = terminal.train_runs(training(folder, _NUM_RUNS.value))
     scored = terminal.compute_scores(score_config.ScoreConfig(zoo=folder, experiment=_EXPERIMENT))
     output = layout.report_directory(folder, _EXPERIMENT)
-    rendered = report.render(
-        report.ReportConfig(scores=str(scored.directory), output=str(output), dataset="digits")
-    )
+    rendered = report.render(report.ReportConfig(scores=str(scored.directory), output=str(output), dataset="digits"))
     if not trained.trained and scored.up_to_date and rendered.up_to_date:
         print("The demonstration was complete already; nothing was done.")
     saved = score_files.load_scores(scored.directory)

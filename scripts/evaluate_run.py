@@ -16,14 +16,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from heldout import devices, run_evaluation
+from heldout import evaluation_results, workers
 from scripts import choices, cli, common_flags
 from zoo import layout
 
 common_flags.declare("dataset", "data_dir", "device")
 
 _RUN = flags.DEFINE_string("run", None, "Folder of the run: <zoo>/<experiment>/<subset_ratio>/<run_id>.")
-_SPLIT = flags.DEFINE_enum("split", "test", run_evaluation.SPLITS, "Which examples to predict.")
+_SPLIT = flags.DEFINE_enum("split", "test", evaluation_results.SPLITS, "Which examples to predict.")
 _ARCH = flags.DEFINE_string("arch", None, "Architecture, where no recipe tells; a wrong one is refused.")
 _EPOCH = flags.DEFINE_integer("epoch", None, "Epoch of the checkpoint; without it the last one.")
 
@@ -31,16 +31,27 @@ _EPOCH = flags.DEFINE_integer("epoch", None, "Epoch of the checkpoint; without i
 def run(argv: Sequence[str]) -> int:
     """Flags -> evaluation -> comparison. Status 0 only if all predictions match."""
     del argv
-    with devices.configure(common_flags.DEVICE.value):
-        result = run_evaluation.evaluate(
-            layout.run_from_directory(choices.required("run", _RUN.value)),
-            _SPLIT.value,
-            dataset=common_flags.DATASET.value,
-            architecture=_ARCH.value,
-            data_dir=common_flags.DATA_DIR.value,
-            epoch=_EPOCH.value,
-        )
-    print("accuracy: " + ", ".join(f"{value:.4f} {part}" for part, value in sorted(result.accuracy.items(), reverse=True)))
+    run_directory = choices.required("run", _RUN.value)
+    layout.run_from_directory(run_directory)
+    options = {
+        "split": _SPLIT.value,
+        "dataset": common_flags.DATASET.value,
+        "architecture": _ARCH.value,
+        "data_dir": common_flags.DATA_DIR.value,
+        "epoch": _EPOCH.value,
+    }
+    messages = workers.run_tasks(
+        "heldout.evaluate_worker",
+        {"device": common_flags.DEVICE.value},
+        [{"run": run_directory, "options": options}],
+        num_workers=1,
+        threads_per_worker=workers.num_cores(),
+    )
+    found = [message["evaluation"] for message in messages if "evaluation" in message]
+    result = evaluation_results.RunEvaluation.from_json(found[0])
+    print(
+        "accuracy: " + ", ".join(f"{value:.4f} {part}" for part, value in sorted(result.accuracy.items(), reverse=True))
+    )
     for item in result.disagreements:
         print(
             f"differs: index {item.index} ({item.part}), label {item.label}, predicted {item.prediction}, recorded as "

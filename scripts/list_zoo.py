@@ -8,8 +8,8 @@ A healthy zoo prints, and ends with status 0,
       ratio   complete   with checkpoint   partial   damaged
       0.7          400               400         0         0
 
-Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Damaged runs are
-named with the reason, and the status is then 1.
+Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Damaged runs
+are named with the reason, and the status is then 1.
 """
 
 from collections.abc import Sequence

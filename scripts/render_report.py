@@ -29,7 +29,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; without it 
 _SUBSET_RATIO = flags.DEFINE_float("subset_ratio", None, "Ratio to show; without it the one with the most runs.")
 _TITLE = flags.DEFINE_string("title", None, "Heading of the page; without it the name of the experiment.")
 _NUM_GALLERY = flags.DEFINE_integer("num_gallery", _DEFAULTS.num_gallery, "Images in each gallery.")
-_NUM_STORIES = flags.DEFINE_integer("num_stories", _DEFAULTS.num_stories, "Test images shown with what influences them.")
+_NUM_STORIES = flags.DEFINE_integer(
+    "num_stories", _DEFAULTS.num_stories, "Test images shown with what influences them."
+)
 _NUM_EFFECTS = flags.DEFINE_integer("num_effects", _DEFAULTS.num_effects, "Training images on either side of each.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a report that was made with other flags.")
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from heldout import recipes, training_config
-from heldout.datasets import dataset as dataset_lib, digits
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import digits
 
 
 def tiny_digits(num_train=60, num_test=20):

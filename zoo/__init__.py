@@ -1,1 +1,1 @@
-"""What a run is on disk and in the cloud: layout, records, checkpoints, packed tables, integrity. Knows nothing of training."""
+"""What a run is on disk and in the cloud: layout, records, checkpoints, packed tables. Knows nothing of training."""

@@ -86,7 +86,9 @@ def read_json(path: PathLike) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise errors.MissingFileError(f"{path}: no such file") from error
     except (ValueError, RecursionError) as error:
-        raise errors.DamagedFileError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
+        raise errors.DamagedFileError(
+            f"{path}: not valid JSON ({error}); delete it and run the command again"
+        ) from error
     if not isinstance(value, dict):
         raise errors.DamagedFileError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value

@@ -68,6 +68,8 @@ def scan(
             rows.append(row)
         except errors.DamagedFileError as error:
             problems.append(RunProblem(run, "damaged", str(error)))
+        except IsADirectoryError:
+            problems.append(RunProblem(run, "damaged", f"{run.aux_arrays_path}: a folder, expected a file"))
         except FileNotFoundError:
             problems.append(RunProblem(run, "partial", f"{run.aux_arrays_path}: not there (yet)"))
         if progress is not None:

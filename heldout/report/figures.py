@@ -131,7 +131,8 @@ def influence_tails(scan: influence_scan.InfluenceScan) -> Chart:
         _, noise = _coarser(scan.noise_counts, factor)
         width = factor * influence_scan.BIN_WIDTH
         for side, colour, name in (
-            (centres > -width / 2, PALETTE["accent"], "helps"),
+            (np.abs(centres) < width / 2, PALETTE["accent-soft"], None),  # around 0: neither helps nor harms
+            (centres > width / 2, PALETTE["accent"], "helps"),
             (centres < -width / 2, PALETTE["harm"], "harms"),
         ):
             axes.bar(centres[side], counts[side], width, color=colour, linewidth=0, label=name)
@@ -159,7 +160,7 @@ def accuracy_scatter(scores: saved_scores.RatioScores) -> Chart:
         threshold = scores.memorized.threshold
         axes.plot([threshold, 1], [0, 1 - threshold], color=PALETTE["harm"], linewidth=1, linestyle=(0, (4, 3)))
         if inside.size <= _MAX_POINTS:
-            axes.scatter(inside, outside, s=9, color=PALETTE["accent"], alpha=0.4, linewidths=0)
+            axes.scatter(inside, outside, s=9, color=PALETTE["accent"], alpha=0.55, linewidths=0)
         else:
             _density(axes, inside, outside)
         axes.set_xlabel("accuracy when trained on")

@@ -51,4 +51,4 @@ def undefined(num_in: np.ndarray, num_heldout: np.ndarray) -> str:
         parts.append(f"{count(unseen)} were never trained on")
     if not parts:
         return ""
-    return f"Of {count(num_in.size)} training examples {' and '.join(parts)}; for them there is no value."
+    return f"Of {count(num_in.size)} training examples, {' and '.join(parts)}; for them there is no value."

@@ -59,7 +59,9 @@ def test_random_integers_fill_their_range():
     assert set(np.unique(drawn)) == set(range(9))
 
 
-@pytest.mark.parametrize(("ratio", "num_train"), [(0.0, 100), (1.0, 100), (-0.1, 100), (float("nan"), 100), (0.001, 100)])
+@pytest.mark.parametrize(
+    ("ratio", "num_train"), [(0.0, 100), (1.0, 100), (-0.1, 100), (float("nan"), 100), (0.001, 100)]
+)
 def test_ratios_that_leave_a_side_empty_are_refused(ratio, num_train):
     with pytest.raises(errors.InvalidValueError, match="ratio"):
         subsets.subset_indices("e", ratio, 0, num_train)

@@ -34,7 +34,5 @@ def train(parameters, batches, rates, momentum, nesterov, weight_decay):
         if nesterov:
             pairs = list(zip(gradients, velocities, strict=True))
             directions = [tuple(g + momentum * v for g, v in zip(gs, vs, strict=True)) for gs, vs in pairs]
-        parameters = [
-            (w - rate * dw, b - rate * db) for (w, b), (dw, db) in zip(parameters, directions, strict=True)
-        ]
+        parameters = [(w - rate * dw, b - rate * db) for (w, b), (dw, db) in zip(parameters, directions, strict=True)]
     return parameters

@@ -87,7 +87,7 @@ def test_key_numbers(pictured):
 
 
 def test_examples_without_heldout_run_are_counted(pictured):
-    assert "Of 60 training examples 1 have no held-out run" in pictured
+    assert "Of 60 training examples, 1 have no held-out run" in pictured
     assert _payload(pictured)["tables"]["examples"]["memorization"][simulated.NEVER_HELD_OUT] is None
 
 

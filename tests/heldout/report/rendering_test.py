@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from heldout import score_files
+from heldout import score_config, score_files
 from heldout.report import page, rendering
 from tests.heldout.report import simulated
 from zoo import errors, files, layout, run_table
@@ -125,7 +125,7 @@ def test_charts_of_the_report_before_do_not_stay(saved, config, report):
 def test_render_reads_score_files(tmp_path, config):
     table = simulated.table()
     run_table.write(layout.run_table_path(tmp_path, "simulated"), table)
-    score_files.compute_scores(score_files.ScoreConfig(zoo=str(tmp_path), experiment="simulated", num_draws=20))
+    score_files.compute_scores(score_config.ScoreConfig(zoo=str(tmp_path), experiment="simulated", num_draws=20))
     scores = layout.scores_directory(tmp_path, "simulated")
     config = dataclasses.replace(config, scores=str(scores))
     result = rendering.render(config)

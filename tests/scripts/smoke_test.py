@@ -1,0 +1,207 @@
+"""The programs one after the other on real images, as a user starts them."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import cases
+from zoo import layout, npz
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def start(program, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", f"scripts.{program}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+        check=False,
+        **options,
+    )
+
+
+def train(zoo, dataset, *arguments):
+    return start(
+        "train_runs",
+        f"--zoo={zoo}",
+        f"--dataset={dataset}",
+        "--experiment=tiny",
+        '--arch_options={"hidden_sizes": [16]}',
+        "--run_ids=0:6",
+        "--num_epochs=4",
+        "--batch_size=10",
+        *arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return cases.tiny_digits_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset):
+    zoo = tmp_path_factory.mktemp("zoo")
+    result = train(zoo, dataset, "--subset_ratio=0.5", "--subset_ratio=0.7")
+    assert result.returncode == 0, result.stderr
+    return zoo, result.stdout
+
+
+@pytest.fixture
+def zoo(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "zoo", copy_function=shutil.copy2)
+    return tmp_path / "zoo"
+
+
+def test_training_says_what_it_did(trained):
+    assert re.search(r"12 runs trained, 0 skipped: accuracy 0\.\d+ on the subset, 0\.\d+ held out", trained[1])
+
+
+def test_training_again_does_nothing(zoo, dataset):
+    result = train(zoo, dataset, "--subset_ratio=0.5", "--subset_ratio=0.7")
+    assert result.returncode == 0
+    assert "0 runs trained, 12 skipped: nothing to do" in result.stdout
+
+
+def test_training_with_another_recipe_prints_both(zoo, dataset):
+    result = train(zoo, dataset, "--momentum=0.5")
+    assert result.returncode == 1
+    assert "training.momentum: stored 0.9, asked for 0.5" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_list_zoo_counts_and_names_what_is_wrong(zoo):
+    result = start("list_zoo", f"--zoo={zoo}")
+    assert result.returncode == 0
+    assert re.search(r"0\.7\s+6\s+6\s+0\s+0", result.stdout)
+    layout.Run(zoo, "tiny", 0.7, 1).aux_arrays_path.unlink()
+    layout.Run(zoo, "tiny", 0.7, 2).aux_arrays_path.write_bytes(b"not a zip")
+    next(layout.Run(zoo, "tiny", 0.7, 3).checkpoints_directory.glob("*.index")).unlink()
+    result = start("list_zoo", f"--zoo={zoo}", "--format=json")
+    assert result.returncode == 1
+    (item,) = json.loads(result.stdout)
+    ratio = item["ratios"][1]
+    assert (ratio["complete"], ratio["partial"], ratio["damaged"]) == (3, 1, 2)
+    assert {(p["run_id"], p["state"]) for p in ratio["problems"]} == {(1, "partial"), (2, "damaged"), (3, "damaged")}
+    assert "aux_arrays.npz" in ratio["problems"][0]["reason"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_evaluate_run_confirms_every_prediction(zoo, dataset, split):
+    result = start("evaluate_run", f"--run={zoo}/tiny/0.7/2", f"--split={split}", f"--dataset={dataset}")
+    assert result.returncode == 0, result.stderr
+    count = {"train": 60, "test": 20}[split]
+    assert f"{count} of {count} predictions match" in result.stdout
+
+
+def test_evaluate_run_lists_what_differs(zoo, dataset):
+    path = layout.Run(zoo, "tiny", 0.7, 2).aux_arrays_path
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["correctness_test"][4] ^= True
+    npz.write(path, arrays)
+    result = start("evaluate_run", f"--run={zoo}/tiny/0.7/2", "--split=test", f"--dataset={dataset}")
+    assert result.returncode == 1
+    assert "19 of 20 predictions match" in result.stdout
+    assert f"differs: index {arrays['index_test'][4]} (test)" in result.stdout
+
+
+def test_evaluate_run_refuses_another_architecture(zoo, dataset):
+    result = start("evaluate_run", f"--run={zoo}/tiny/0.7/2", "--arch=lenet", f"--dataset={dataset}")
+    assert result.returncode == 1
+    assert "only in the model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_scores_then_report_then_nothing_to_do(zoo, dataset):
+    scored = start("compute_scores", f"--zoo={zoo}", "--subset_ratio=0.7", "--num_draws=50")
+    assert scored.returncode == 0, scored.stderr
+    assert "scores of 6 runs written" in scored.stdout
+    assert "memorized (memorization >= 0.25)" in scored.stdout
+    scored = start("compute_scores", f"--zoo={zoo}", "--subset_ratio=0.7", "--num_draws=50")
+    assert "up to date, nothing to do" in scored.stdout
+    rendered = start("render_report", f"--zoo={zoo}", f"--dataset={dataset}")
+    assert rendered.returncode == 0, rendered.stderr
+    page = pathlib.Path(rendered.stdout.splitlines()[-1])
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    rendered = start("render_report", f"--zoo={zoo}", f"--dataset={dataset}")
+    assert "up to date, nothing to do" in rendered.stdout
+
+
+def test_scores_refuse_other_flags_without_overwrite(zoo):
+    start("compute_scores", f"--zoo={zoo}", "--num_draws=50")
+    result = start("compute_scores", f"--zoo={zoo}", "--num_draws=60")
+    assert result.returncode == 1
+    assert '"num_draws": 50' in result.stderr
+    assert '"num_draws": 60' in result.stderr
+    assert start("compute_scores", f"--zoo={zoo}", "--num_draws=60", "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("train_runs", ["--dataset=digits"], "--zoo is required"),
+        ("train_runs", ["--zoo=z"], "--dataset is required"),
+        ("train_runs", ["--zoo=z", "--dataset=digit"], "digits"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--run_ids=0:3,2"], "run 2 is named twice"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--run_ids=x"], "--run_ids=x"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--run_ids=3:3"], "the range is empty"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--subset_ratio=1"], "above 0 and below 1"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options=[1]"], "--arch_options"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options={"], "--arch_options"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--schedule=step", "--step_epochs=a"], "--step_epochs=a"),
+        ("list_zoo", ["--zoo=no/such"], "no/such"),
+        ("compute_scores", ["--zoo=no/such"], "no/such"),
+        ("render_report", ["--zoo=no/such"], "no/such"),
+        ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
+    ],
+)
+def test_mistakes_get_one_clear_error(tmp_path, program, arguments, message):
+    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-m", f"scripts.{program}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("error: ") == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_read_only_folder_is_named(tmp_path, dataset):
+    if os.geteuid() == 0:
+        target = pathlib.Path("/proc/heldout-zoo")  # even root cannot write here
+    else:
+        target = tmp_path / "locked" / "zoo"
+        target.parent.mkdir(mode=0o500)
+    result = train(target, dataset)
+    assert result.returncode == 1
+    assert str(target) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_demo_continues_and_then_does_nothing(tmp_path):
+    first = start("demo", f"--output={tmp_path}", "--num_runs=3")
+    assert first.returncode == 0, first.stderr
+    assert "3 runs trained, 0 skipped" in first.stdout
+    more = start("demo", f"--output={tmp_path}", "--num_runs=5")
+    assert "2 runs trained, 3 skipped" in more.stdout
+    again = start("demo", f"--output={tmp_path}", "--num_runs=5")
+    assert "nothing was done" in again.stdout
+    report = re.search(r"^Report: (.*)$", again.stdout, re.MULTILINE)[1]
+    assert pathlib.Path(report).is_file()
+    assert report in more.stdout
+    assert "most memorized" in again.stdout
