@@ -28,20 +28,10 @@ STANDARD_ERROR = "standard_error"
 _PASS_BYTES = 1 << 23
 
 
-class _ReadableWriter(npz.StreamWriter):
-    """A StreamWriter whose last member can be read back while the file is being written."""
-
-    def read_last(self, rows: int, columns: int, block_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(start, rows) of the last member, float32 [rows, columns]; each step reuses the memory."""
-        self._stream.flush()
-        # The position is taken now, before the next member begins to grow.
-        first = self._stream.tell() - 4 * rows * columns
-        return _read_rows(self._stream.name, first, rows, columns, block_bytes)
-
-
 def _read_rows(
     path: files.PathLike, first: int, rows: int, columns: int, block_bytes: int
 ) -> Iterator[tuple[int, np.ndarray]]:
+    """(start, rows) of a float32 [rows, columns] matrix at byte `first` of a file; each step reuses the memory."""
     buffer = np.empty((min(rows, max(1, block_bytes // (4 * columns))), columns), np.float32)
     # Plain reads, not a memory map: mapped pages would count as this process's memory.
     with io.FileIO(path) as stream:
@@ -91,12 +81,13 @@ def write(
     sides = influence_matrix.sides_of(runs)
     report = progress or (lambda done, total: None)
     shape = (runs.num_train, runs.num_test)
-    writer = _ReadableWriter(path)
-    with writer:
+    with npz.StreamWriter(path) as writer:
         for name, array in {**(extra or {}), "num_in": sides.num_in, "num_heldout": sides.num_heldout}.items():
             writer.array(name, array)
         writer.blocks(VALUES, np.float32, shape, _values(runs, sides, memory_limit_bytes, report))
-        values = writer.read_last(*shape, min(_PASS_BYTES, memory_limit_bytes // 8))
+        unfinished, end = writer.written_so_far()
+        first = end - 4 * runs.num_train * runs.num_test
+        values = _read_rows(unfinished, first, *shape, min(_PASS_BYTES, memory_limit_bytes // 8))
         writer.blocks(STANDARD_ERROR, np.float32, shape, _standard_errors(values, sides, report))
 
 

@@ -176,7 +176,7 @@ def serve(start: Callable[[Message], tuple[Perform, Message]]) -> None:
             perform(tasks.get(), send)
             send({"done": True})
     except (errors.HeldoutError, OSError) as error:
-        send({"error": str(error)})
+        send({"error": errors.explain(error)})
 
 
 def _read_tasks(tasks: queue.SimpleQueue) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from heldout import recipes, run_results, subsets, training_config, workers
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from zoo import errors, layout, run_scan, run_table
+from zoo import errors, files, layout, run_scan, run_table
 
 # Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
 DEFAULT_RUNS_PER_GROUP = 8
@@ -81,6 +81,11 @@ class TrainRunsSummary:
     num_skipped: int
     table: run_table.RunTable | None
     problems: list[run_scan.RunProblem]
+
+    @property
+    def damaged(self) -> list[run_scan.RunProblem]:
+        """The damaged runs among the problems; partial ones may be in the making elsewhere."""
+        return [problem for problem in self.problems if problem.state == "damaged"]
 
 
 class Progress:
@@ -180,6 +185,7 @@ def _train(
     num_workers = min(len(tasks), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
     num_threads = max(1, workers.num_cores() // num_workers)
     results = []
+    checked = False
     with tempfile.TemporaryDirectory(prefix="heldout-data-") as data:
         dataset.save(f"{data}/dataset")
         setup = {
@@ -194,8 +200,9 @@ def _train(
             "heldout.train_worker", setup, tasks, num_workers=num_workers, threads_per_worker=num_threads
         )
         for message in messages:
-            if "bytes_per_run" in message:
+            if "bytes_per_run" in message and not checked:
                 _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
+                checked = True
             if "run_epochs" in message:
                 progress.run_epochs(message["run_epochs"])
             if "result" in message:
@@ -220,6 +227,6 @@ def _check_disk(zoo: str, num_bytes: int) -> None:
     free = shutil.disk_usage(zoo).free
     if free < num_bytes:
         raise errors.HeldoutError(
-            f"{zoo}: the runs to train need {num_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+            f"{zoo}: the runs to train need {files.size_text(num_bytes)}, {files.size_text(free)} are free; "
             "make room, choose another --zoo, or ask for fewer --run_ids"
         )

@@ -13,7 +13,6 @@ message explains, 2 wrong usage, 130 interrupted.
 """
 
 from collections.abc import Callable, Sequence
-import errno
 import re
 import sys
 import textwrap
@@ -51,28 +50,12 @@ def _parse(argv: list[str]) -> list[str]:
 def _guarded(run: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     try:
         return run(argv) or 0
-    except errors.HeldoutError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {_explain(error)}", file=sys.stderr)
+    except (errors.HeldoutError, OSError) as error:
+        print(f"error: {errors.explain(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted: what was finished is kept, the same command continues", file=sys.stderr)
         return 130
     return 1
-
-
-def _explain(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    repairs = {
-        errno.ENOSPC: "make room or choose another folder; what was finished is kept, the same command continues",
-        errno.EACCES: "choose a folder that you may write to, or change its permissions",
-        errno.EPERM: "choose a folder that you may write to, or change its permissions",
-        errno.EROFS: "the file system is read-only; choose another folder",
-        errno.ENOTDIR: "a file stands where a folder was expected; choose another path",
-        errno.EDQUOT: "your disk quota is used up; make room or choose another folder",
-    }
-    repair = repairs.get(error.errno or 0, "check the path and try again")
-    return f"{where}{error.strerror or error}: {repair}"
 
 
 def _fail(message: str, status: int) -> Any:

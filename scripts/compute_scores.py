@@ -11,7 +11,7 @@ reads the aux_arrays.npz of every run (or run_table.npz, where they are packed) 
     examples.parquet          one row per ratio and example;  high_influence_pairs.parquet
     published/                the same in the file formats of the papers
 
-A healthy run ends with "memorized (memorization >= 0.25): 27 examples, 95 % interval ..." and the folder. The same
+A healthy run ends with "memorized (memorization >= 0.25): 51 examples, interval 47 to 55 ..." and the folder. The same
 command again does nothing unless runs were added. Labels come from the zoo; for a published one, which carries none,
 name the data set: --dataset=cifar100. Next: render_report --zoo=/tmp/zoo
 """

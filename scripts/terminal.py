@@ -19,7 +19,7 @@ class _ProgressBar(zoo_training.Progress):
         self._num_pending = num_pending
         if num_pending:
             kept = f" ({num_skipped} complete)" if num_skipped else ""
-            print(f"Training {num_pending} runs{kept}")
+            print(f"training {num_pending} runs{kept}", flush=True)
             self._bar = tqdm.tqdm(total=num_pending * num_epochs, unit="epoch", dynamic_ncols=True, mininterval=0.5)
 
     def run_epochs(self, count: int) -> None:
@@ -32,7 +32,9 @@ class _ProgressBar(zoo_training.Progress):
         self._finished.append(result)
         if self._bar is not None:
             heldout = np.nanmean([r.accuracy_heldout for r in self._finished[-50:]])
-            self._bar.set_postfix_str(f"runs {len(self._finished)}/{self._num_pending}, held out {heldout:.3f}")
+            self._bar.set_postfix_str(
+                f"runs {len(self._finished)}/{self._num_pending}, held out {heldout:.3f}", refresh=False
+            )
 
     def close(self) -> None:
         """Ends the bar."""

@@ -81,7 +81,7 @@ def _training_config() -> training_config.TrainingConfig:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Flags -> config -> training. Status 1 if a run failed or is damaged."""
+    """Flags -> config -> training. Status 1 if a run diverged or is damaged."""
     del argv
     config = zoo_training.TrainRunsConfig(
         zoo=choices.required("zoo", common_flags.ZOO.value),
@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
         redo_damaged=_REDO_DAMAGED.value,
     )
     summary = terminal.train_runs(config)
-    return 1 if summary.failed or summary.problems else 0
+    return 1 if summary.failed or summary.damaged else 0
 
 
 def main() -> None:

@@ -14,7 +14,10 @@ Below, a key is such a path without the last two words: model/conv1/conv/w.
 
 from collections.abc import Iterable, Mapping
 import dataclasses
+import errno
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -125,6 +128,9 @@ def write(model: tf.Module, prefix: files.PathLike, epoch: int, global_step: int
         prefix: what the file names begin with; the folder is created where missing.
         epoch: epochs done.
         global_step: optimizer steps done.
+
+    Raises:
+        OSError: the disk is full, or may not be written to.
     """
     prefix = pathlib.Path(prefix)
     prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +141,7 @@ def write(model: tf.Module, prefix: files.PathLike, epoch: int, global_step: int
         global_step=tf.Variable(global_step, dtype=tf.int64, trainable=False),
     )
     try:
-        checkpoint.write(str(temporary))
+        _save(checkpoint, temporary)
         for suffix in (_DATA_SUFFIX, _INDEX_SUFFIX):
             files.sync(_with_suffix(temporary, suffix))
         # An older checkpoint of this name must not lend its index to the new data.
@@ -145,6 +151,21 @@ def write(model: tf.Module, prefix: files.PathLike, epoch: int, global_step: int
     finally:
         for suffix in (_DATA_SUFFIX, _INDEX_SUFFIX):
             _with_suffix(temporary, suffix).unlink(missing_ok=True)
+        shutil.rmtree(f"{temporary}_temp", ignore_errors=True)  # TensorFlow's own unfinished files
+
+
+def _save(checkpoint: tf.train.Checkpoint, prefix: pathlib.Path) -> None:
+    """Lets TensorFlow write; what goes wrong with the disk comes as the error of the operating system that it is.
+
+    Raises:
+        OSError: the disk is full or may not be written to.
+    """
+    causes = {tf.errors.ResourceExhaustedError: errno.ENOSPC, tf.errors.PermissionDeniedError: errno.EACCES}
+    try:
+        checkpoint.write(str(prefix))
+    except tf.errors.OpError as error:
+        number = causes.get(type(error), errno.EIO)
+        raise OSError(number, os.strerror(number), str(prefix)) from error
 
 
 def _with_suffix(prefix: files.PathLike, suffix: str) -> pathlib.Path:

@@ -2,8 +2,11 @@
 
 Every error that the project raises on purpose carries `HeldoutError` beside the builtin it refines, so that library
 users catch the builtin they expect and the programs print the message alone, without a traceback. A message names
-the file, flag or value, what was found, what was expected, and the repair.
+the file, flag or value, what was found, what was expected, and the repair. `explain` does the same for what the
+operating system reports.
 """
+
+import errno
 
 
 class HeldoutError(Exception):
@@ -24,3 +27,24 @@ class MismatchError(HeldoutError, ValueError):
 
 class InvalidValueError(HeldoutError, ValueError):
     """A flag or argument lies outside what is allowed."""
+
+
+_CONTINUE = "what was finished is kept, the same command continues"
+_REPAIRS = {
+    errno.ENOSPC: f"make room or choose another folder; {_CONTINUE}",
+    errno.EDQUOT: f"your disk quota is used up: make room or choose another folder; {_CONTINUE}",
+    errno.EACCES: "choose a folder that you may write to, or change its permissions",
+    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+    errno.EROFS: "choose a folder on a file system that can be written to",
+    errno.ENOTDIR: "a file stands where a folder was expected; choose another path",
+    errno.EISDIR: "a folder stands where a file was expected; choose another path",
+}
+
+
+def explain(error: HeldoutError | OSError) -> str:
+    """The message of an error for the user; errors of the operating system get their file and a repair."""
+    if isinstance(error, HeldoutError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    repair = _REPAIRS.get(error.errno or 0, f"check the path and the disk, then try again; {_CONTINUE}")
+    return f"{where}{error.strerror or error}: {repair}"

@@ -94,6 +94,15 @@ def read_json(path: PathLike) -> dict[str, Any]:
     return value
 
 
+def size_text(num_bytes: int) -> str:
+    """A number of bytes for people, in decimal units: "513 B", "1.5 MB"."""
+    size, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if size >= 99.5 or units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
 def sha256_of_file(path: PathLike) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:

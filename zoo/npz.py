@@ -285,6 +285,11 @@ class StreamWriter:
         dtype = np.dtype(dtype)
         self._write_member(name, dtype, tuple(shape), _checked_rows(name, dtype, tuple(shape), blocks))
 
+    def written_so_far(self) -> tuple[str, int]:
+        """Path of the unfinished file and its size; what has been written can be read there, the last member last."""
+        self._stream.flush()
+        return self._stream.name, self._stream.tell()
+
     def _write_member(self, name: str, dtype: np.dtype, shape: tuple[int, ...], data: Iterable[Any]) -> None:
         if not name or "/" in name or "\\" in name or "\0" in name or name in self._names:
             raise errors.InvalidValueError(f"{self._path}: {name!r} cannot name a member, or is taken already")

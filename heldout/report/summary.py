@@ -57,7 +57,7 @@ def memorized_sentence(memorized: bootstrap.CountInterval) -> str:
     """The number of memorized examples with its interval, as one clause."""
     return (
         f"memorized (memorization >= {memorized.threshold:g}): {memorized.count} examples, "
-        f"95 % interval {memorized.low:.0f} to {memorized.high:.0f} (bootstrap over runs, {memorized.num_draws} draws)"
+        f"interval {memorized.low:.0f} to {memorized.high:.0f} (bootstrap over runs, {memorized.num_draws} draws)"
     )
 
 

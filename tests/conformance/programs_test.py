@@ -1,4 +1,4 @@
-"""Promises that every program keeps: help that teaches, both ways to start it, a line in the README, errors in one line."""
+"""Promises that every program keeps: help that teaches, both ways to start it, a line in the README, one-line errors."""
 
 import ast
 import pathlib

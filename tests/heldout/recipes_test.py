@@ -56,6 +56,6 @@ def test_no_recipe_is_none(tmp_path):
 def test_tampered_recipe_is_refused_by_file_name(tmp_path, recipe, member, value, message):
     path = layout.recipe_path(tmp_path, "e")
     files.write_json(path, recipe.to_json() | {member: value})
-    with pytest.raises(errors.DamagedFileError, match="recipe.json") as caught:
+    with pytest.raises(errors.DamagedFileError, match=r"recipe\.json") as caught:
         recipes.read(tmp_path, "e")
     assert message in str(caught.value)

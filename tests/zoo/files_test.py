@@ -84,3 +84,11 @@ def test_sha256(tmp_path):
     data = bytes(range(256)) * 1000
     (tmp_path / "a").write_bytes(data)
     assert files.sha256_of_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (168_000, "168 kB"), (999_600, "1.0 MB"), (239 * 10**9, "239 GB")],
+)
+def test_sizes_for_people(num_bytes, text):
+    assert files.size_text(num_bytes) == text

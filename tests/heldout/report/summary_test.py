@@ -14,7 +14,7 @@ def test_summary_names_what_matters():
     scores = saved.ratios[0.5]
     assert "simulated: 40 runs at subset ratio 0.5, 60 training and 24 test examples" in text
     assert f"{100 * scores.mean_accuracy_heldout:.1f} % held out" in text
-    assert f"memorized (memorization >= 0.25): {scores.memorized.count} examples, 95 % interval" in text
+    assert f"memorized (memorization >= 0.25): {scores.memorized.count} examples, interval" in text
     assert "1 examples have no memorization" in text
     assert "training example 7 (class dog), memorization +1.00 +- 0.00" in text
     assert "test example 5 (class </script><b>bird): +1.00 +- 0.00" in text

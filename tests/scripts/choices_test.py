@@ -1,0 +1,41 @@
+"""Flag texts to values."""
+
+import pytest
+
+from scripts import choices
+from zoo import errors
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("7", (7,)), ("0:3", (0, 1, 2)), ("0:2,5,8:10", (0, 1, 5, 8, 9))],
+)
+def test_run_ids(text, expected):
+    assert choices.run_ids(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "0:", ":3", "0:3:2", "1,,2", "0:3,2", "5,5", "4:4"])
+def test_bad_run_ids_are_refused_with_the_text(text):
+    with pytest.raises(errors.InvalidValueError, match="--run_ids="):
+        choices.run_ids(text)
+
+
+def test_the_only_experiment_needs_no_name(tmp_path):
+    (tmp_path / "one" / "0.5").mkdir(parents=True)
+    assert choices.experiment(str(tmp_path), None) == "one"
+    with pytest.raises(errors.MissingFileError, match="no experiment two; found: one"):
+        choices.experiment(str(tmp_path), "two")
+    (tmp_path / "two" / "0.5").mkdir(parents=True)
+    with pytest.raises(errors.InvalidValueError, match=r"--experiment=one\|two"):
+        choices.experiment(str(tmp_path), None)
+
+
+def test_an_empty_zoo_says_so(tmp_path):
+    with pytest.raises(errors.MissingFileError, match="found: none"):
+        choices.experiment(str(tmp_path), None)
+
+
+def test_integers():
+    assert choices.integers("step_epochs", ["3", "5"]) == (3, 5)
+    with pytest.raises(errors.InvalidValueError, match="--step_epochs=3,x"):
+        choices.integers("step_epochs", ["3", "x"])
