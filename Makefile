@@ -23,7 +23,7 @@ $(READY): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## Train 400 small networks on digits, score them, write the report (under 4 minutes on two cores)
+demo: $(READY)  ## Train 640 small networks on digits, score them, write the report (minutes on two cores)
 	$(BIN)/python -m scripts.demo
 
 test: $(READY)  ## Run the tests

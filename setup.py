@@ -1,6 +1,7 @@
 """Packaging of Heldout. Each requirement carries the reason why it is here."""
 
 import pathlib
+import re
 
 import setuptools
 
@@ -33,13 +34,16 @@ EXTRAS_REQUIRE = {
     ],
 }
 
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (HERE / "heldout" / "__init__.py").read_text(encoding="utf-8"))[1]
+
 PROGRAMS = ["train_runs", "evaluate_run", "list_zoo", "compute_scores", "render_report"]
 
 setuptools.setup(
     name="heldout",
-    version="0.1.0",
+    version=VERSION,
     description="Memorization, influence and consistency of training examples, from zoos of models trained on subsets",
-    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -1,6 +1,6 @@
 """Subset influence of every training example on every test example, [N, M], in row blocks of bounded memory.
 
-After Feldman & Zhang (2020, eq. 3 and 4), estimated from the T runs of one subset ratio:
+After Feldman & Zhang (2020, eq. 2), estimated from the T runs of one subset ratio:
 
     subset_influence[i, j] = P(run is right on test j | i in its subset) - P(run is right on test j | i held out)
 

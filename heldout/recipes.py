@@ -88,7 +88,7 @@ def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
     path = layout.recipe_path(zoo, recipe.experiment)
     stored = read(zoo, recipe.experiment)
     if stored is None:
-        if layout.runs(zoo, recipe.experiment):
+        if layout.runs(zoo, recipe.experiment) or layout.run_table_path(zoo, recipe.experiment).exists():
             raise errors.MismatchError(
                 f"{path.parent} holds runs without a recipe, so new runs cannot be proved to belong to them; "
                 "choose another --experiment or --zoo"

@@ -42,6 +42,11 @@ def source_of(run: layout.Run, dataset: str | None, architecture: str | None) ->
         InvalidValueError: nothing tells.
     """
     recipe = recipes.read(run.zoo, run.experiment)
+    if recipe is not None and dataset is None and recipe.dataset["name"].startswith("npz:"):
+        raise errors.InvalidValueError(
+            f"{run.directory}: trained on {recipe.dataset['name']}, whose folder the recipe does not record; "
+            "give --dataset=npz:PATH"
+        )
     published = registry.PUBLISHED.get(run.experiment)
     if recipe is not None:
         source = RunSource(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from heldout import batches, ensemble, evaluation, learners, recipes, run_results, subsets, training
 from heldout.datasets import dataset as dataset_lib
 from heldout.models import registry as models
-from zoo import aux_arrays, checkpoints, layout
+from zoo import aux_arrays, checkpoints, errors, layout
 
 
 class RunTrainer:
@@ -85,7 +85,7 @@ class RunTrainer:
         if ensemble.supports(self._module):
             return ensemble.EnsembleLearner(self._module, num_runs)
         if num_runs != 1:
-            raise ValueError(f"{self._recipe.architecture} trains one run at a time, not {num_runs}")
+            raise errors.InvalidValueError(f"{self._recipe.architecture} trains one run at a time, not {num_runs}")
         return learners.SingleLearner(self._build())
 
     def _finish(

@@ -77,7 +77,8 @@ class SavedScores:
         experiment: its name.
         schema_version: of the files.
         provenance: `table_digest` (hex), `num_runs` (all ratios together), `dataset` (name or None),
-            `subset_ratios` (list), `num_train`, `num_test`, `heldout_version`.
+            `subset_ratios` (list), `num_train`, `num_test`, `has_labels`, `num_draws`, `experiment`,
+            `heldout_version`.
         ratios: subset_ratio -> RatioScores, ascending.
         consistency: Consistency over the same ratios.
         train_label: int64 [N], or None where the run table holds no labels.

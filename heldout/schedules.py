@@ -1,6 +1,6 @@
 """Learning-rate schedules, as plain numbers per step.
 
-warm-up    linear from 0 to the base rate over the first `warmup_epochs`
+warm-up    linear over the first `warmup_epochs`: step t of W runs at base * t / W, t from 1
 constant   the base rate
 cosine     base / 2 * (1 + cos(pi * t / T)), t steps after the warm-up of T in all (Loshchilov & Hutter 2017)
 step       base * step_factor^k, where k of the `step_epochs` have begun

@@ -13,13 +13,13 @@ runs were added. A folder holds the scores of one configuration: another one is 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
+import heldout
 from heldout import (
     bootstrap,
     influence_file,
@@ -42,7 +42,6 @@ load_scores = saved_scores.load
 Progress = Callable[[str, int, int], None]
 
 MEMORIZED_THRESHOLD = 0.25
-_DISTRIBUTION = "heldout"
 _PUBLISHED = "published"
 
 
@@ -163,10 +162,6 @@ def _chosen_ratios(config: ScoreConfig, table: run_table.RunTable) -> tuple[floa
 
 
 def _provenance(config: ScoreConfig, table: run_table.RunTable, ratios: Sequence[float]) -> dict[str, Any]:
-    try:
-        version = importlib.metadata.version(_DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed"
     return {
         "experiment": table.experiment,
         "table_digest": table.digest(),
@@ -177,7 +172,7 @@ def _provenance(config: ScoreConfig, table: run_table.RunTable, ratios: Sequence
         "dataset": config.dataset,
         "has_labels": _has_labels(table),
         "num_draws": config.num_draws,
-        "heldout_version": version,
+        "heldout_version": heldout.__version__,
     }
 
 

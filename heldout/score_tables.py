@@ -2,7 +2,7 @@
 
 examples: one row per subset ratio and training example, in that order.
 high_influence_pairs: one row per subset ratio and pair of a training and a test example whose subset influence and
-whose memorization reach their thresholds (Feldman & Zhang 2020, section 3.3, use 0.15 and 0.25), highest influence
+whose memorization reach their thresholds (Feldman & Zhang 2020 use 0.15 and 0.25), highest influence
 first.
 
 Where there is no data, floats are NaN and labels are null.

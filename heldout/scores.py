@@ -1,6 +1,6 @@
 """Memorization and consistency of every training example, from the packed run table.
 
-Memorization after Feldman & Zhang (2020, eq. 1 and 2), estimated from the runs of one subset ratio:
+Memorization after Feldman & Zhang (2020, eq. 1), estimated from the runs of one subset ratio:
 
     memorization[i] = P(run is right on i | i in its subset) - P(run is right on i | i held out)
 

@@ -48,7 +48,9 @@ class TrainingConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        """Refuses values outside their range."""
+        """Refuses values of another type or outside their range."""
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), type(field.default))
         requirements = [
             ("num_epochs", self.num_epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
@@ -57,9 +59,13 @@ class TrainingConfig:
             ("weight_decay", 0 <= self.weight_decay < float("inf"), "zero or a positive number"),
             ("schedule", self.schedule in SCHEDULES, "one of " + ", ".join(SCHEDULES)),
             ("warmup_epochs", 0 <= self.warmup_epochs <= self.num_epochs, "between 0 and num_epochs"),
-            ("step_epochs", self._steps_fit(), "ascending epochs with --schedule=step, empty with the others"),
+            (
+                "step_epochs",
+                self._steps_fit(),
+                "ascending epochs between 1 and num_epochs - 1 with --schedule=step, empty with the others",
+            ),
             ("step_factor", 0 < self.step_factor <= 1, "in (0, 1]"),
-            ("augmentation", set(self.augmentation) <= set(AUGMENTATIONS), "among " + ", ".join(AUGMENTATIONS)),
+            ("augmentation", self._augmentation_known(), "each at most once, in this order: crop, flip"),
             ("crop_padding", self.crop_padding >= 1, "at least 1"),
             ("dtype", self.dtype in DTYPES, "one of " + ", ".join(DTYPES)),
         ]
@@ -70,7 +76,14 @@ class TrainingConfig:
     def _steps_fit(self) -> bool:
         if self.schedule != "step":
             return not self.step_epochs
-        return bool(self.step_epochs) and list(self.step_epochs) == sorted(set(self.step_epochs))
+        ascending = list(self.step_epochs) == sorted(set(self.step_epochs))
+        return (
+            bool(self.step_epochs) and ascending and self.step_epochs[0] > 0 and self.step_epochs[-1] < self.num_epochs
+        )
+
+    def _augmentation_known(self) -> bool:
+        # One order only, so that the same training has one recipe.
+        return self.augmentation == tuple(name for name in AUGMENTATIONS if name in self.augmentation)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with one member per attribute."""
@@ -87,8 +100,14 @@ class TrainingConfig:
         unknown = sorted(set(value) - set(fields))
         if unknown:
             raise errors.InvalidValueError(f"unknown training options {unknown}; known: {sorted(fields)}")
-        try:
-            arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-            return cls(**arguments)
-        except TypeError as error:
-            raise errors.InvalidValueError(f"training options of a wrong type: {error}") from error
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**arguments)
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    """A whole number may stand for a float, nothing else for another type; True is no number."""
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise errors.InvalidValueError(f"--{name}={value!r}: expected a value of type {kind.__name__}")
+    if name == "step_epochs" and not all(type(epoch) is int for epoch in value):  # type: ignore[attr-defined]
+        raise errors.InvalidValueError(f"--{name}={value!r}: expected whole numbers")

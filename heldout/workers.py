@@ -34,6 +34,10 @@ class WorkerError(errors.HeldoutError, RuntimeError):
     """A worker process ended before its task did."""
 
 
+class TaskError(errors.HeldoutError, RuntimeError):
+    """An error of the user's that a worker process met; the message is the original one."""
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -61,7 +65,7 @@ def run_tasks(
 
     Raises:
         WorkerError: a worker died; the others are ended.
-        HeldoutError: what a worker reported as an error of the user's.
+        TaskError: what a worker reported as an error of the user's.
     """
     answers: queue.SimpleQueue[tuple[int, Message | None]] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="heldout-workers-") as logs:
@@ -84,7 +88,7 @@ def _hand_out(
         if message is None:
             raise WorkerError(workers[number].obituary())
         if "error" in message:
-            raise errors.HeldoutError(message["error"])
+            raise TaskError(message["error"])
         yield message
         if message.get("done"):
             task = next(tasks, None)

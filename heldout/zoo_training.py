@@ -15,10 +15,14 @@ from typing import Any
 from heldout import recipes, run_results, subsets, training_config, workers
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from zoo import errors, files, layout, run_scan, run_table
+from zoo import errors, files, inventory, layout, run_scan, run_table
 
 # Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
 DEFAULT_RUNS_PER_GROUP = 8
+
+
+class DiskSpaceError(errors.HeldoutError, OSError):
+    """The disk has no room for the runs that are to be trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +130,8 @@ def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> Tra
     table, problems = _update_table(config, dataset)
     pending, left_alone = _pending(config, table, problems)
     num_wanted = len(config.subset_ratios) * len(config.run_ids)
+    for run in {problem.run for problem in problems if problem.state == "damaged"} & set(pending):
+        shutil.rmtree(run.directory)  # pending only because --redo_damaged asks for it
     progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
     results = _train(config, recipe, dataset, pending, progress) if pending else []
     trained = [result for result in results if result.failure is None]
@@ -154,12 +160,15 @@ def _update_table(
 ) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
     if not layout.runs(config.zoo, config.experiment_name):
         return None, []
+    runs = layout.runs(config.zoo, config.experiment_name)
     try:
-        return run_table.update(
+        table, problems = run_table.update(
             config.zoo, config.experiment_name, train_label=dataset.train.label, test_label=dataset.test.label
         )
     except errors.MissingFileError:
-        return None, run_scan.scan(layout.runs(config.zoo, config.experiment_name), {})[1]
+        return None, run_scan.scan(runs, {})[1]
+    unsound = {problem.run for problem in problems}
+    return table, problems + inventory.checkpoint_problems([run for run in runs if run not in unsound])
 
 
 def _pending(
@@ -170,7 +179,7 @@ def _pending(
     complete = set() if table is None else set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
     damaged = {(p.run.subset_ratio, p.run.run_id) for p in problems if p.state == "damaged"}
     left_alone = set() if config.redo_damaged else damaged & set(wanted)
-    names = [name for name in wanted if name not in complete and name not in left_alone]
+    names = [name for name in wanted if name not in complete - damaged and name not in left_alone]
     return [layout.Run(pathlib.Path(config.zoo), config.experiment_name, *name) for name in names], left_alone
 
 
@@ -226,7 +235,7 @@ def _tasks(config: TrainRunsConfig, pending: list[layout.Run]) -> list[workers.M
 def _check_disk(zoo: str, num_bytes: int) -> None:
     free = shutil.disk_usage(zoo).free
     if free < num_bytes:
-        raise errors.HeldoutError(
+        raise DiskSpaceError(
             f"{zoo}: the runs to train need {files.size_text(num_bytes)}, {files.size_text(free)} are free; "
             "make room, choose another --zoo, or ask for fewer --run_ids"
         )

@@ -1,6 +1,7 @@
 """Turns the text of flags into values, with errors that name the flag."""
 
 import json
+import re
 from typing import Any
 
 from zoo import errors, layout
@@ -15,7 +16,7 @@ def run_ids(text: str) -> tuple[int, ...]:
     ids: list[int] = []
     for part in text.split(","):
         start, colon, stop = part.partition(":")
-        if not start.strip().isdigit() or (colon and not stop.strip().isdigit()):
+        if not _is_number(start) or (colon and not _is_number(stop)):
             raise errors.InvalidValueError(f"--run_ids={text}: {part!r} is neither a number nor a range like 0:400")
         ids.extend(range(int(start), int(stop)) if colon else [int(start)])
     twice = {value for value in ids if ids.count(value) > 1} if len(set(ids)) < len(ids) else set()
@@ -26,6 +27,11 @@ def run_ids(text: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def _is_number(text: str) -> bool:
+    """Whether this is a whole number that can be a run id."""
+    return re.fullmatch("[0-9]{1,15}", text.strip()) is not None
+
+
 def json_object(flag: str, text: str) -> dict[str, Any]:
     """A JSON object from a flag.
 
@@ -34,7 +40,7 @@ def json_object(flag: str, text: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InvalidValueError(f'--{flag}={text}: not JSON ({error}); expected like {{"a": 1}}') from error
     if not isinstance(value, dict):
         raise errors.InvalidValueError(f'--{flag}={text}: expected a JSON object like {{"a": 1}}')
@@ -71,6 +77,16 @@ def experiment(zoo: str, name: str | None) -> str:
         )
     assert name is not None
     return name
+
+
+def only_cpu(device: str) -> None:
+    """For programs whose arithmetic runs on the CPU whatever the flag says.
+
+    Raises:
+        InvalidValueError: another device was asked for.
+    """
+    if device != "cpu":
+        raise errors.InvalidValueError(f"--device={device}: this program computes on the CPU; leave the flag out")
 
 
 def integers(flag: str, parts: list[str]) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were com
 def run(argv: Sequence[str]) -> int:
     """Flags -> config -> scores."""
     del argv
+    choices.only_cpu(common_flags.DEVICE.value)
     zoo = choices.required("zoo", common_flags.ZOO.value)
     config = score_config.ScoreConfig(
         zoo=zoo,

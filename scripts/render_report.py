@@ -4,7 +4,7 @@
 
 reads <zoo>/<experiment>/scores and the images of the data set, and writes into <zoo>/<experiment>/report
 
-    index.html     one self-contained page: histograms, galleries, influence, tables that sort and filter
+    report.html    one self-contained page: histograms, galleries, influence, tables that sort and filter
     figures/*.png  the same charts as pictures
 
 and prints the path of the page. The data set is that of the zoo's recipe, or --dataset; without one the page has no
@@ -54,6 +54,7 @@ def dataset_of(zoo: str, experiment: str, given: str | None) -> str | None:
 def run(argv: Sequence[str]) -> int:
     """Flags -> config -> report."""
     del argv
+    choices.only_cpu(common_flags.DEVICE.value)
     zoo = choices.required("zoo", common_flags.ZOO.value)
     experiment = choices.experiment(zoo, common_flags.EXPERIMENT.value)
     dataset = dataset_of(zoo, experiment, common_flags.DATASET.value)

@@ -60,11 +60,6 @@ class ExperimentInventory:
     complaint: str | None
     unknown: list[str]
 
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is partial, damaged or complained of."""
-        return self.complaint is None and not any(ratio.problems for ratio in self.ratios)
-
 
 def take(
     zoo: files.PathLike, experiment: str, *, deep: bool = False, progress: run_scan.Progress | None = None
@@ -81,7 +76,7 @@ def take(
     runs = layout.runs(zoo, experiment)
     known = {} if table is None or deep else run_table.rows_by_run(table, runs)
     rows, problems = run_scan.scan(runs, known, progress)
-    broken = [problem for row in rows if (problem := _checkpoint_problem(row.run)) is not None]
+    broken = checkpoint_problems([row.run for row in rows])
     num_train, num_test = (rows[0].num_train, rows[0].num_test) if rows else (None, None)
     if table is not None and not runs:
         num_train, num_test = table.num_train, table.num_test
@@ -103,17 +98,22 @@ def _stored_table(zoo: files.PathLike, experiment: str) -> tuple[run_table.RunTa
     try:
         return run_table.read(path), None
     except errors.DamagedFileError as error:
-        return None, f"{error}; delete it, and compute_scores builds it again from the runs"
+        return None, str(error)
 
 
-def _checkpoint_problem(run: layout.Run) -> run_scan.RunProblem | None:
-    """A run whose aux arrays are sound, but whose checkpoint is half there."""
-    halves = layout.incomplete_checkpoints(run)
-    if not halves:
-        return None
-    names = ", ".join(f"ckpt-{epoch}" for epoch in halves)
-    reason = f"{run.checkpoints_directory}: {names} lacks its .index or .data file; fetch or train the run again"
-    return run_scan.RunProblem(run, "damaged", reason)
+def checkpoint_problems(runs: Sequence[layout.Run]) -> list[run_scan.RunProblem]:
+    """Those among runs with sound aux arrays whose checkpoint is half there: damaged."""
+    problems = []
+    for run in runs:
+        halves = layout.incomplete_checkpoints(run)
+        if halves:
+            names = ", ".join(f"ckpt-{epoch}" for epoch in halves)
+            reason = (
+                f"{run.checkpoints_directory}: {names} lacks its .index or .data file; fetch the run again, or train "
+                "it anew with --redo_damaged"
+            )
+            problems.append(run_scan.RunProblem(run, "damaged", reason))
+    return problems
 
 
 def _by_ratio(

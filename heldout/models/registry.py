@@ -1,4 +1,4 @@
-"""Architectures by name: the value of every `--architecture` flag.
+"""Architectures by name: the value of every `--arch` flag.
 
 Any callable that returns a tf.Module can be used in place of a known name, as "package.module:callable". It is called
 with num_classes and the options; the module is called as module(images, is_training) and returns logits [B, K].

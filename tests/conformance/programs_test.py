@@ -1,4 +1,4 @@
-"""Promises that every program keeps: help that teaches, both ways to start it, a line in the README, one-line errors."""
+"""Promises of every program: help that teaches, two ways to start it, a line in the README, one-line errors."""
 
 import ast
 import pathlib

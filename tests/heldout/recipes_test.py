@@ -39,6 +39,14 @@ def test_runs_without_a_recipe_are_not_joined(tmp_path, recipe):
     assert not layout.recipe_path(tmp_path, "e").exists()
 
 
+def test_a_packed_table_without_a_recipe_is_not_joined(tmp_path, recipe):
+    # Training one run beside it would drop every packed row.
+    layout.run_table_path(tmp_path, "e").parent.mkdir()
+    layout.run_table_path(tmp_path, "e").write_bytes(b"packed runs")
+    with pytest.raises(errors.MismatchError, match="without a recipe"):
+        recipes.adopt(tmp_path, recipe)
+
+
 def test_no_recipe_is_none(tmp_path):
     assert recipes.read(tmp_path, "e") is None
 

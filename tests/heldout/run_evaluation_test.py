@@ -77,6 +77,14 @@ def test_an_unknown_experiment_asks_for_architecture_and_data_set(tmp_path):
     assert (source.dataset, source.architecture, source.dtype) == ("digits", "lenet", "float32")
 
 
+def test_a_data_set_from_a_file_has_to_be_given(trained):
+    layout.recipe_path(trained[0].zoo, "e").write_text(
+        layout.recipe_path(trained[0].zoo, "e").read_text().replace('"name": "tiny"', '"name": "npz:tiny.npz"')
+    )
+    with pytest.raises(errors.InvalidValueError, match="--dataset=npz:PATH"):
+        run_evaluation.evaluate(trained[0], "test")
+
+
 def test_a_data_set_of_another_size_is_refused(trained):
     with pytest.raises(errors.MismatchError, match="records 60 training and 20 test examples"):
         run_evaluation.evaluate(trained[0], "test", dataset="digits")

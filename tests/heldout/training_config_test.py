@@ -20,6 +20,8 @@ from zoo import errors
         ("step_epochs", (3,)),
         ("step_factor", 0.0),
         ("augmentation", ("rotate",)),
+        ("augmentation", ("crop", "crop")),
+        ("augmentation", ("flip", "crop")),
         ("crop_padding", 0),
         ("dtype", "float16"),
     ],
@@ -29,7 +31,7 @@ def test_values_out_of_range_are_refused_by_name(name, value):
         training_config.TrainingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("epochs", [(), (3, 2), (2, 2)])
+@pytest.mark.parametrize("epochs", [(), (3, 2), (2, 2), (-3,), (0,), (10,)])
 def test_step_schedule_wants_ascending_epochs(epochs):
     with pytest.raises(errors.InvalidValueError, match="--step_epochs"):
         training_config.TrainingConfig(schedule="step", step_epochs=epochs)
@@ -45,6 +47,22 @@ def test_unknown_member_is_refused():
         training_config.TrainingConfig.from_json({"dropout": 0.5})
 
 
-def test_member_of_a_wrong_type_is_refused():
-    with pytest.raises(errors.InvalidValueError, match="wrong type"):
-        training_config.TrainingConfig.from_json({"num_epochs": "ten"})
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"num_epochs": "ten"},
+        {"num_epochs": 2.5},
+        {"num_epochs": True},
+        {"nesterov": "no"},
+        {"learning_rate": None},
+        {"schedule": "step", "step_epochs": ["a"]},
+        {"augmentation": "crop"},
+    ],
+)
+def test_member_of_a_wrong_type_is_refused(value):
+    with pytest.raises(errors.InvalidValueError, match="expected"):
+        training_config.TrainingConfig.from_json(value)
+
+
+def test_a_whole_number_may_stand_for_a_rate():
+    assert training_config.TrainingConfig(learning_rate=1).learning_rate == 1

@@ -96,6 +96,19 @@ def test_damaged_runs_are_named_and_redone_only_on_request(trained, dataset, tmp
     assert path.read_bytes() == sound
 
 
+def test_half_a_checkpoint_is_redone_on_request(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    run = layout.Run(zoo, "e", 0.7, 3)
+    run.checkpoint_prefix(2).with_suffix(".index").unlink()
+    summary = zoo_training.train_runs(config(zoo, dataset))
+    assert [problem.run.run_id for problem in summary.damaged] == [3]
+    assert not summary.trained
+    summary = zoo_training.train_runs(config(zoo, dataset, redo_damaged=True))
+    assert [result.run.run_id for result in summary.trained] == [3]
+    assert not summary.damaged
+    assert layout.checkpoint_epochs(run) == [2]
+
+
 def test_another_recipe_is_refused_and_nothing_changes(trained, dataset, tmp_path):
     zoo = fresh_copy(trained, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in zoo.rglob("*") if p.is_file()}

@@ -14,7 +14,7 @@ def test_run_ids(text, expected):
     assert choices.run_ids(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "0:", ":3", "0:3:2", "1,,2", "0:3,2", "5,5", "4:4"])
+@pytest.mark.parametrize("text", ["", "a", "-1", "0:", ":3", "0:3:2", "1,,2", "0:3,2", "5,5", "4:4", "²", "9" * 30])
 def test_bad_run_ids_are_refused_with_the_text(text):
     with pytest.raises(errors.InvalidValueError, match="--run_ids="):
         choices.run_ids(text)
@@ -33,6 +33,18 @@ def test_the_only_experiment_needs_no_name(tmp_path):
 def test_an_empty_zoo_says_so(tmp_path):
     with pytest.raises(errors.MissingFileError, match="found: none"):
         choices.experiment(str(tmp_path), None)
+
+
+def test_programs_for_the_cpu_refuse_other_devices():
+    choices.only_cpu("cpu")
+    with pytest.raises(errors.InvalidValueError, match="--device=tpu"):
+        choices.only_cpu("tpu")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", "[" * 100_000])
+def test_bad_json_is_refused(text):
+    with pytest.raises(errors.InvalidValueError, match="--arch_options"):
+        choices.json_object("arch_options", text)
 
 
 def test_integers():
