@@ -17,10 +17,11 @@ help:  ## Show this list
 install: $(READY)  ## Create .venv and install the package into it
 
 $(READY): setup.py pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Heldout needs Python 3.11 or newer: make PYTHON=python3.11"'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Heldout needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
+	@echo "Creating $(VENV) and installing into it (TensorFlow alone is 0.6 GB; once only)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)  ## Train 640 small networks on digits, score them, write the report (minutes on two cores)

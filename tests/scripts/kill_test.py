@@ -1,0 +1,58 @@
+"""The demonstration, killed at random moments until it is done, equals an undisturbed one."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_EXPERIMENT = "digits-mlp"
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.demo", f"--output={folder}", "--num_runs=40"],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path):
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert start(undisturbed).wait() == 0
+    moments = random.Random(0)
+    num_kills, finished = 0, False
+    while not finished:
+        process = start(disturbed)
+        try:
+            _, errors = process.communicate(timeout=moments.uniform(1, 12) if num_kills < 15 else None)
+            assert process.returncode == 0, errors
+            finished = True
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            num_kills += 1
+    assert num_kills >= 3
+    _assert_equal_zoos(undisturbed / _EXPERIMENT, disturbed / _EXPERIMENT)
+
+
+def _assert_equal_zoos(one, other):
+    names = [sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) for folder in (one, other)]
+    # Of the files that a kill may leave behind, hidden temporary ones are all there can be.
+    assert names[0] == [name for name in names[1] if ".tmp-" not in name]
+    for name in names[0]:
+        if name.endswith(("aux_arrays.npz", ".data-00000-of-00001", "report.html")) or "published" in name:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        elif name.startswith("scores/") and name.endswith(".npz"):
+            with np.load(one / name) as a, np.load(other / name) as b:
+                for member in a.files:
+                    np.testing.assert_array_equal(a[member], b[member], err_msg=f"{name} {member}")
