@@ -26,6 +26,7 @@ EXTRAS_REQUIRE = {
     "gpu": ["tensorflow[and-cuda]>=2.18"],  # CUDA libraries beside TensorFlow
     "tpu": ["tensorflow-tpu>=2.18"],  # TensorFlow built with libtpu
     "ray": ["ray>=2.40"],  # runs on a cluster
+    "bench": ["jax>=0.4.30"],  # the loop that benchmark_training stands beside
     "dev": [
         "pytest>=8",  # the tests
         "hypothesis>=6.100",  # fuzzing of the file readers

@@ -53,8 +53,9 @@ def _write_zoo(folder: str) -> None:
     generator = np.random.default_rng(0)
     for run_id in range(400):
         run = layout.Run(pathlib.Path(folder), "e", 0.7, run_id)
+        mask = generator.permutation(1438) < round(0.7 * 1438)
         correctness = generator.random(1438) < 0.9, generator.random(359) < 0.9
-        aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(generator.random(1438) < 0.7, *correctness))
+        aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(mask, *correctness))
     run_table.update(folder, "e")
 
 

@@ -32,7 +32,7 @@ def configure(device: str, num_threads: int | None = None) -> contextlib.Abstrac
         gpus = tf.config.list_physical_devices("GPU")
         if not gpus:
             raise errors.InvalidValueError(
-                "--device=gpu: TensorFlow sees no GPU; install the CUDA libraries with `pip install heldout[gpu]`, "
+                "--device=gpu: TensorFlow sees no GPU; install the CUDA libraries with `pip install '.[gpu]'`, "
                 "check the driver with nvidia-smi, or use --device=cpu"
             )
         for gpu in gpus:
@@ -48,8 +48,8 @@ def _tpu() -> contextlib.AbstractContextManager[None]:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise errors.InvalidValueError(
-            f"--device=tpu: no TPU could be reached ({str(error).splitlines()[0]}); install `heldout[tpu]` on a TPU "
-            "machine, or use --device=cpu"
+            f"--device=tpu: no TPU could be reached ({str(error).splitlines()[0]}); install with "
+            "`pip install '.[tpu]'` on a TPU machine, or use --device=cpu"
         ) from error
     del resolver
     return tf.device("/TPU:0")

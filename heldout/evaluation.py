@@ -43,10 +43,6 @@ class Evaluator:
         starts = range(0, len(images), _BATCH_SIZE)
         return np.concatenate([self._forward(tf.constant(images[i : i + _BATCH_SIZE])).numpy() for i in starts])
 
-    def correctness(self, split: dataset_lib.Split) -> np.ndarray:
-        """Whether the largest logit is that of the label, bool [n], in the order of the split."""
-        return correct(self.logits(split.images), split.label)
-
 
 def correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Whether the first largest of the logits [n, K] stands at the label [n]; bool [n]."""

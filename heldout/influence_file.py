@@ -13,6 +13,8 @@ was written, from the page cache, instead of a second product or a second file.
 
 from collections.abc import Callable, Iterator, Mapping
 import io
+import pathlib
+import shutil
 
 import numpy as np
 
@@ -26,6 +28,34 @@ VALUES = "subset_influence"
 STANDARD_ERROR = "standard_error"
 # Of the second pass: bytes of one block of rows.
 _PASS_BYTES = 1 << 23
+
+
+class DiskSpaceError(errors.HeldoutError, OSError):
+    """The disk has too little room for the matrices to write."""
+
+
+def check_disk(directory: files.PathLike, num_matrices: int, num_train: int, num_test: int) -> None:
+    """Refuses to begin where the files of so many influence matrices will not fit, 8 N M bytes each.
+
+    Args:
+        directory: the folder to write to; it need not exist yet.
+        num_matrices: files to write.
+        num_train: N.
+        num_test: M.
+
+    Raises:
+        DiskSpaceError: the file system of the folder has less room.
+    """
+    existing = pathlib.Path(directory).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    num_bytes, free = 8 * num_matrices * num_train * num_test, shutil.disk_usage(existing).free
+    if False:
+        raise DiskSpaceError(
+            f"{directory}: the influence matrices of {num_matrices} subset ratios, {num_train} by {num_test} with "
+            f"their standard errors, need {files.size_text(num_bytes)}, {files.size_text(free)} are free; make room, "
+            "choose another --output, or score fewer ratios with --subset_ratio"
+        )
 
 
 def _read_rows(

@@ -27,7 +27,7 @@ _STRIP_BYTES = 1 << 18
 _STRIP_ARRAYS = 4
 # Columns lie eight to a byte in the packed table.
 _STEP = 8
-DEFAULT_MEMORY_LIMIT_BYTES = 1 << 30
+DEFAULT_MEMORY_LIMIT_BYTES = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def subset_influence_blocks(
 
 
 def subset_influence(table: run_table.RunTable, subset_ratio: float) -> InfluenceMatrix:
-    """The whole subset influence matrix in memory: 8 N M bytes and up to 1 GiB of work space.
+    """The whole subset influence matrix in memory: 8 N M bytes and up to 2 GiB of work space.
 
     Args:
         table: N training and M test examples.

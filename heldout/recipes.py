@@ -5,12 +5,19 @@ Runs of one experiment differ in subset ratio and run id only. A zoo therefore r
 
 import dataclasses
 import json
+import os
 from typing import Any, Self
 
 from heldout import subsets, training_config
-from zoo import errors, files, layout
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import registry as datasets
+from zoo import errors, files, layout, registry
 
 SCHEMA_VERSION = 1
+
+_FINGERPRINT_TEXTS = ("name", "version", "train_label_sha256", "test_label_sha256")
+# Of a fingerprint: what must agree for a data set to be the one that was trained on.
+_IDENTITY = ("name", "num_train", "num_test", "train_label_sha256", "test_label_sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Recipe:
         architecture: a name of heldout/models/registry.py, or "module:callable".
         architecture_options: keyword arguments of the architecture.
         training: optimisation.
+        dataset_flag: what --dataset was when the experiment was begun, with an absolute path for npz files; a hint
+            where to find the data, not part of what makes recipes equal.
         seed_scheme: how seeds follow from names; see heldout/subsets.py.
     """
 
@@ -31,6 +40,7 @@ class Recipe:
     architecture: str
     architecture_options: dict[str, Any]
     training: training_config.TrainingConfig
+    dataset_flag: str = dataclasses.field(compare=False)
     seed_scheme: str = subsets.SEED_SCHEME
 
     def to_json(self) -> dict[str, Any]:
@@ -42,6 +52,7 @@ class Recipe:
             "architecture": self.architecture,
             "architecture_options": self.architecture_options,
             "training": self.training.to_json(),
+            "dataset_flag": self.dataset_flag,
             "seed_scheme": self.seed_scheme,
         }
 
@@ -59,10 +70,13 @@ class Recipe:
                 "use the version of Heldout that wrote the zoo"
             )
         types = {"experiment": str, "dataset": dict, "architecture": str, "architecture_options": dict}
-        types |= {"training": dict, "seed_scheme": str}
+        types |= {"training": dict, "dataset_flag": str, "seed_scheme": str}
         for key, kind in types.items():
             if not isinstance(value.get(key), kind):
                 raise errors.DamagedFileError(f"{where}: member {key!r} should be a {kind.__name__}")
+        for key in _FINGERPRINT_TEXTS:
+            if not isinstance(value["dataset"].get(key), str):
+                raise errors.DamagedFileError(f"{where}: member 'dataset' should have {key!r}, a text")
         members = {key: value[key] for key in types}
         try:
             members["training"] = training_config.TrainingConfig.from_json(members["training"])
@@ -87,28 +101,72 @@ def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
     """
     path = layout.recipe_path(zoo, recipe.experiment)
     stored = read(zoo, recipe.experiment)
-    if stored is None:
-        if layout.runs(zoo, recipe.experiment) or layout.run_table_path(zoo, recipe.experiment).exists():
-            raise errors.MismatchError(
-                f"{path.parent} holds runs without a recipe, so new runs cannot be proved to belong to them; "
-                "choose another --experiment or --zoo"
-            )
+    if stored == recipe:
+        return
+    if not layout.runs(zoo, recipe.experiment) and not layout.run_table_path(zoo, recipe.experiment).exists():
+        # A recipe without runs is one that could not be trained: nothing depends on it.
         files.write_json(path, recipe.to_json())
-    elif stored != recipe:
+    elif stored is None:
         raise errors.MismatchError(
-            f"{path} was begun with another recipe.\n{_differences(stored, recipe)}\n"
-            f"stored:\n{_pretty(stored)}\nasked for:\n{_pretty(recipe)}\n"
-            "Use the stored one, or choose another --experiment or --zoo."
+            f"{path.parent} holds runs without a recipe, so new runs cannot be proved to belong to them; "
+            "choose another --experiment or --zoo"
+        )
+    else:
+        raise errors.MismatchError(
+            f"{path} was begun with another recipe.\n"
+            f"stored:    {json.dumps(stored.to_json())}\nasked for: {json.dumps(recipe.to_json())}\n"
+            f"They differ in\n{_differences(stored, recipe)}\n"
+            "Use what is stored, or choose another --experiment or --zoo."
         )
 
 
-def _pretty(recipe: Recipe) -> str:
-    return json.dumps(recipe.to_json(), indent=2)
+def default_dataset(zoo: files.PathLike, experiment: str) -> str | None:
+    """The --dataset to use for an experiment when none is given.
+
+    Args:
+        zoo: folder of experiments.
+        experiment: name of one.
+
+    Returns:
+        What the recipe says, if it is a known name or its file is still there; for a published experiment without a
+        recipe its data set, if the loader knows it; else None.
+    """
+    recipe = read(zoo, experiment)
+    if recipe is not None:
+        file_name = recipe.dataset_flag.removeprefix("npz:")
+        return recipe.dataset_flag if file_name == recipe.dataset_flag or os.path.exists(file_name) else None
+    published = registry.PUBLISHED.get(experiment)
+    known = published is not None and published.dataset in datasets.names()
+    return published.dataset if published is not None and known else None
+
+
+def check_dataset(zoo: files.PathLike, experiment: str, dataset: dataset_lib.Dataset) -> None:
+    """Refuses a data set that is not the one behind the runs of an experiment.
+
+    Raises:
+        MismatchError: name, sizes or label order differ from the recipe's, or the name from that of a published
+            experiment.
+    """
+    recipe, published = read(zoo, experiment), registry.PUBLISHED.get(experiment)
+    if recipe is not None:
+        found = dataset.fingerprint()
+        for key in _IDENTITY:
+            if recipe.dataset.get(key) != found[key]:
+                raise errors.MismatchError(
+                    f"data set {dataset.name}: {key} is {found[key]}, but {experiment} was trained on "
+                    f"{recipe.dataset['name']} with {recipe.dataset.get(key)}: another data set, or its labels in "
+                    "another order; give the --dataset of the training"
+                )
+    elif published is not None and not dataset.name.startswith("npz:") and dataset.name != published.dataset:
+        raise errors.MismatchError(
+            f"data set {dataset.name}: {experiment} was trained on {published.dataset}; "
+            f"give --dataset={published.dataset}"
+        )
 
 
 def _differences(stored: Recipe, asked: Recipe) -> str:
     old, new = _flat(stored.to_json()), _flat(asked.to_json())
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key) and key != "dataset_flag"]
     return "\n".join(f"  {key}: stored {old.get(key)!r}, asked for {new.get(key)!r}" for key in keys)
 
 

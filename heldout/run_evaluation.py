@@ -25,14 +25,12 @@ class RunSource:
         architecture: name of the architecture.
         architecture_options: its keyword arguments.
         dtype: of weights and inputs.
-        fingerprint: of the data set trained on; None where no recipe tells.
     """
 
     dataset: str
     architecture: str
     architecture_options: dict
     dtype: str
-    fingerprint: dict | None
 
 
 def source_of(run: layout.Run, dataset: str | None, architecture: str | None) -> RunSource:
@@ -42,36 +40,22 @@ def source_of(run: layout.Run, dataset: str | None, architecture: str | None) ->
         InvalidValueError: nothing tells.
     """
     recipe = recipes.read(run.zoo, run.experiment)
-    if recipe is not None and dataset is None and recipe.dataset["name"].startswith("npz:"):
-        raise errors.InvalidValueError(
-            f"{run.directory}: trained on {recipe.dataset['name']}, whose folder the recipe does not record; "
-            "give --dataset=npz:PATH"
-        )
     published = registry.PUBLISHED.get(run.experiment)
+    dataset = dataset or recipes.default_dataset(run.zoo, run.experiment)
     if recipe is not None:
-        source = RunSource(
-            recipe.dataset["name"],
-            recipe.architecture,
-            recipe.architecture_options,
-            recipe.training.dtype,
-            recipe.dataset,
-        )
-    elif published is not None:
-        source = RunSource(published.dataset, published.architecture, {}, "float32", None)
-    elif dataset and architecture:
-        source = RunSource(dataset, architecture, {}, training_config.TrainingConfig().dtype, None)
+        own = architecture in (None, recipe.architecture)
+        options, dtype = recipe.architecture_options if own else {}, recipe.training.dtype
+        architecture = architecture or recipe.architecture
     else:
+        options, dtype = {}, training_config.TrainingConfig().dtype
+        architecture = architecture or (published.architecture if published is not None else None)
+    if dataset is None or architecture is None:
+        missing = [flag for flag, value in (("--dataset", dataset), ("--arch", architecture)) if value is None]
         raise errors.InvalidValueError(
-            f"{run.directory}: the experiment {run.experiment!r} has no recipe.json and is none of the published ones "
-            f"({', '.join(registry.PUBLISHED)}); give --arch and --dataset"
+            f"{run.directory}: neither a recipe.json nor the name {run.experiment!r} tells where to find what is "
+            f"missing; give {' and '.join(missing)}"
         )
-    options = source.architecture_options if architecture in (None, source.architecture) else {}
-    return dataclasses.replace(
-        source,
-        dataset=dataset or source.dataset,
-        architecture=architecture or source.architecture,
-        architecture_options=options,
-    )
+    return RunSource(dataset, architecture, options, dtype)
 
 
 def evaluate(
@@ -123,15 +107,7 @@ def _check_data(run: layout.Run, source: RunSource, data: dataset_lib.Dataset, a
             f"{run.aux_arrays_path} records {aux.num_train} training and {aux.num_test} test examples, data set "
             f"{source.dataset} has {len(data.train)} and {len(data.test)}; give the --dataset of the run"
         )
-    if source.fingerprint is None:
-        return
-    found = data.fingerprint()
-    for key in ("train_label_sha256", "test_label_sha256"):
-        if source.fingerprint.get(key) != found[key]:
-            raise errors.MismatchError(
-                f"data set {source.dataset}: {key} is {found[key]}, the recipe of {run.experiment} says "
-                f"{source.fingerprint.get(key)}: other labels or another order; give the --dataset of the run"
-            )
+    recipes.check_dataset(run.zoo, run.experiment, data)
 
 
 def _compare(

@@ -13,6 +13,8 @@ from heldout.datasets import dataset as dataset_lib
 from heldout.models import registry as models
 from zoo import aux_arrays, checkpoints, errors, layout
 
+_REPAIR = "a smaller --learning_rate may help"
+
 
 class RunTrainer:
     """Trains groups of runs of one recipe; compiled functions are kept for the next group of the same size.
@@ -92,12 +94,14 @@ class RunTrainer:
         self, run: layout.Run, draw: batches.RunDraw, learner: learners.Learner, position: int, loss: float
     ) -> run_results.RunResult:
         if not np.isfinite(loss):
-            return run_results.RunResult(
-                run, f"the training loss is {loss}: a smaller --learning_rate may help", float(loss)
-            )
+            return run_results.RunResult(run, f"the training loss is {loss}: {_REPAIR}", float(loss))
         learner.copy_to(position, self._module)
-        correct_train = self._evaluator.correctness(self._dataset.train)
-        correct_test = self._evaluator.correctness(self._dataset.test)
+        logits = [self._evaluator.logits(split.images) for split in (self._dataset.train, self._dataset.test)]
+        if not all(np.isfinite(values).all() for values in logits):
+            # The loss is that before the update: the last step may have been the one too far.
+            return run_results.RunResult(run, f"some logits are not finite: {_REPAIR}", float(loss))
+        correct_train = evaluation.correct(logits[0], self._dataset.train.label)
+        correct_test = evaluation.correct(logits[1], self._dataset.test.label)
         mask = np.zeros(len(self._dataset.train), bool)
         mask[draw.subset_indices] = True
         config = self._recipe.training

@@ -20,7 +20,7 @@ import numpy as np
 from heldout import bootstrap, influence_file, scores
 from zoo import errors, files, layout, npz
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG_NAME = "config.json"
 CONSISTENCY_NAME = "consistency.npz"
 PROVENANCE = "provenance"
@@ -76,8 +76,8 @@ class SavedScores:
         directory: the folder they were read from.
         experiment: its name.
         schema_version: of the files.
-        provenance: `table_digest` (hex), `num_runs` (all ratios together), `dataset` (name or None),
-            `subset_ratios` (list), `num_train`, `num_test`, `has_labels`, `num_draws`, `experiment`,
+        provenance: `table_digest` (hex), `num_runs` (all ratios together), `dataset` (its name and version,
+            or None), `subset_ratios` (list), `num_train`, `num_test`, `has_labels`, `num_draws`, `experiment`,
             `heldout_version`.
         ratios: subset_ratio -> RatioScores, ascending.
         consistency: Consistency over the same ratios.
@@ -195,7 +195,7 @@ def read_record(directory: pathlib.Path) -> dict[str, Any] | None:
     if record["schema_version"] != SCHEMA_VERSION:
         raise errors.DamagedFileError(
             f"{path}: schema version {record['schema_version']}, expected {SCHEMA_VERSION}; "
-            "use the program version that wrote it, or another output folder"
+            "use the program version that wrote it, give another output folder, or delete this one"
         )
     _check_kinds(path, record[PROVENANCE], _PROVENANCE_KINDS)
     if not all(isinstance(ratio, float) and 0 < ratio < 1 for ratio in record[PROVENANCE]["subset_ratios"]):
@@ -266,9 +266,10 @@ def load_ratio(directory: pathlib.Path, subset_ratio: float, provenance: Mapping
 def _read_consistency(
     path: pathlib.Path, provenance: Mapping[str, Any]
 ) -> tuple[scores.Consistency, dict[str, np.ndarray]]:
-    sizes, num_ratios = (provenance["num_train"], provenance["num_test"]), len(provenance["subset_ratios"])
-    one_dimensional = {"score": sizes[:1], "score_standard_error": sizes[:1], "subset_ratios": (num_ratios,)}
-    shapes = {name: one_dimensional.get(name, (num_ratios, sizes[0])) for name in _CONSISTENCY}
+    sizes, num_rows = (provenance["num_train"], provenance["num_test"]), len(provenance["subset_ratios"])
+    one_dimensional = dict.fromkeys(("score", "score_standard_error", "num_ratios"), sizes[:1])
+    one_dimensional["subset_ratios"] = (num_rows,)
+    shapes = {name: one_dimensional.get(name, (num_rows, sizes[0])) for name in _CONSISTENCY}
     members = _read(path, provenance, shapes)
     labels = {name: members[name] for name in _LABELS if name in members}
     for name, label in labels.items():

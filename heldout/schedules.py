@@ -11,10 +11,10 @@ import numpy as np
 from heldout import training_config
 
 
-def learning_rates(config: training_config.TrainingConfig, steps_per_epoch: int) -> np.ndarray:
-    """The rate of every step of a whole training, float64 [num_epochs * steps_per_epoch]."""
+def learning_rates(config: training_config.TrainingConfig, steps_per_epoch: int, epoch: int) -> np.ndarray:
+    """The rate of every step of epoch `epoch` (from 0), float64 [steps_per_epoch]."""
     num_steps = config.num_epochs * steps_per_epoch
-    step = np.arange(num_steps)
+    step = np.arange(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "cosine":
         progress = np.clip((step - warmup_steps) / max(1, num_steps - warmup_steps), 0, 1)
@@ -23,6 +23,6 @@ def learning_rates(config: training_config.TrainingConfig, steps_per_epoch: int)
         begun = np.sum(step[:, None] >= np.array(config.step_epochs)[None] * steps_per_epoch, axis=1)
         factor = config.step_factor**begun
     else:
-        factor = np.ones(num_steps)
+        factor = np.ones(steps_per_epoch)
     warmup = np.minimum(1, (step + 1) / warmup_steps) if warmup_steps else 1
     return config.learning_rate * factor * warmup

@@ -27,10 +27,10 @@ from heldout import (
     published_formats,
     saved_scores,
     score_config,
+    score_labels,
     score_tables,
     scores,
 )
-from heldout.datasets import registry
 from zoo import errors, files, layout, run_scan, run_table
 
 ScoreConfig = score_config.ScoreConfig
@@ -56,6 +56,7 @@ class ScoreSummary:
         subset_ratios: ascending.
         files: every file of the folder that belongs to the scores, config.json last.
         problems: runs that were left out, with the reason.
+        notes: sentences for the user, such as why there are no labels.
     """
 
     directory: pathlib.Path
@@ -64,6 +65,7 @@ class ScoreSummary:
     subset_ratios: tuple[float, ...]
     files: tuple[pathlib.Path, ...]
     problems: tuple[run_scan.RunProblem, ...]
+    notes: tuple[str, ...] = ()
 
 
 def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> ScoreSummary:
@@ -80,74 +82,51 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
         InvalidValueError: a value of the configuration is out of range, or a ratio has no runs.
         MissingFileError: the experiment has no finished run, or the data set is not there.
         MismatchError: the folder holds the scores of another configuration, or of a ratio that has no runs any more;
-            or labels contradict those of the run table.
+            or the data set is not the one behind the runs, or contradicts the labels of the run table.
         DamagedFileError: config.json of the folder is unsound.
+        DiskSpaceError: the disk has too little room for the influence matrices (`influence_file.check_disk`).
 
     Cost: 2 T N M floating point operations and 8 N M bytes of disk per ratio.
     """
     report = progress or (lambda what, done, total: None)
     score_config.check(config)
+    identity = config.identity()
     record = saved_scores.read_record(config.directory)
-    _check_record(config, record)
-    table, problems = _updated_table(config, functools.partial(report, "reading runs"))
-    ratios = _chosen_ratios(config, table)
-    provenance = _provenance(config, table, ratios)
-    names = _file_names(config, ratios, has_labels=_has_labels(table))
+    _check_record(config, identity, record)
+    labelled = score_labels.updated_table(config, functools.partial(report, "reading runs"))
+    ratios = _chosen_ratios(config, labelled.table)
+    provenance = _provenance(config, identity, labelled.table, ratios)
+    names = _file_names(config, ratios, has_labels=score_labels.has_labels(labelled.table))
+    new_record = _record(identity, provenance, names)
     summary = ScoreSummary(
         config.directory,
-        up_to_date=_is_up_to_date(config.directory, record, provenance, names),
+        up_to_date=record == new_record and all((config.directory / name).is_file() for name in names),
         num_runs=provenance["num_runs"],
         subset_ratios=ratios,
         files=tuple(config.directory / name for name in (*names, saved_scores.CONFIG_NAME)),
-        problems=tuple(problems),
+        problems=tuple(labelled.problems),
+        notes=labelled.notes,
     )
-    if summary.up_to_date:
-        return summary
-    for ratio in ratios:
-        influence_matrix.check_memory_limit(table.select(ratio), config.memory_limit_mb << 20)
-    _check_dataset_labels(config, table)
-    _remove_stale(config, record, names)
-    _remove_unfinished(config.directory)
-    _write_record(config, provenance, names, complete=False)
-    _write_files(config, table, ratios, provenance, report)
-    _write_record(config, provenance, names, complete=True)
+    if not summary.up_to_date:
+        score_labels.check_given(config, labelled)
+        _make_room(config, labelled.table, ratios, provenance)
+        _remove_stale(config, record, names)
+        files.write_json(config.directory / saved_scores.CONFIG_NAME, {**new_record, "complete": False})
+        _write_files(config, labelled.table, ratios, provenance, report)
+        files.write_json(config.directory / saved_scores.CONFIG_NAME, new_record)
     return summary
 
 
-def _check_record(config: ScoreConfig, record: Mapping[str, Any] | None) -> None:
+def _check_record(config: ScoreConfig, identity: Mapping[str, Any], record: Mapping[str, Any] | None) -> None:
     """Refuses a folder that holds the scores of another configuration."""
-    if record is None or config.overwrite or record["config"] == config.identity():
+    if record is None or config.overwrite or record["config"] == identity:
         return
     raise errors.MismatchError(
         f"{config.directory} holds the scores of another configuration.\n"
         f"there: {json.dumps(record['config'], sort_keys=True)}\n"
-        f"asked: {json.dumps(config.identity(), sort_keys=True)}\n"
+        f"asked: {json.dumps(identity, sort_keys=True)}\n"
         "Give another output folder, or --overwrite to replace them."
     )
-
-
-def _updated_table(
-    config: ScoreConfig, progress: Callable[[int, int], None]
-) -> tuple[run_table.RunTable, Sequence[run_scan.RunProblem]]:
-    """The run table, with the labels of the data set if it had none and one is named."""
-    table, problems = run_table.update(config.zoo, config.experiment, progress=progress)
-    if config.dataset is None or _has_labels(table):
-        return table, problems
-    dataset = registry.load(config.dataset, config.data_dir)
-    return run_table.update(
-        config.zoo, config.experiment, train_label=dataset.train.label, test_label=dataset.test.label
-    )
-
-
-def _has_labels(table: run_table.RunTable) -> bool:
-    return table.train_label is not None and table.test_label is not None
-
-
-def _check_dataset_labels(config: ScoreConfig, table: run_table.RunTable) -> None:
-    """Holds the labels of the run table against those of the data set that is named."""
-    if config.dataset is not None:
-        dataset = registry.load(config.dataset, config.data_dir)
-        table.with_labels(dataset.train.label, dataset.test.label)
 
 
 def _chosen_ratios(config: ScoreConfig, table: run_table.RunTable) -> tuple[float, ...]:
@@ -161,7 +140,9 @@ def _chosen_ratios(config: ScoreConfig, table: run_table.RunTable) -> tuple[floa
     return ratios
 
 
-def _provenance(config: ScoreConfig, table: run_table.RunTable, ratios: Sequence[float]) -> dict[str, Any]:
+def _provenance(
+    config: ScoreConfig, identity: Mapping[str, Any], table: run_table.RunTable, ratios: Sequence[float]
+) -> dict[str, Any]:
     return {
         "experiment": table.experiment,
         "table_digest": table.digest(),
@@ -169,8 +150,8 @@ def _provenance(config: ScoreConfig, table: run_table.RunTable, ratios: Sequence
         "num_train": table.num_train,
         "num_test": table.num_test,
         "subset_ratios": list(ratios),
-        "dataset": config.dataset,
-        "has_labels": _has_labels(table),
+        "dataset": identity["dataset"],
+        "has_labels": score_labels.has_labels(table),
         "num_draws": config.num_draws,
         "heldout_version": heldout.__version__,
     }
@@ -191,15 +172,29 @@ def _published_name(kind: str, ratio: float) -> str:
     return f"{_PUBLISHED}/{kind}-{layout.ratio_name(ratio)}.npz"
 
 
-def _is_up_to_date(
-    directory: pathlib.Path, record: Mapping[str, Any] | None, provenance: Mapping[str, Any], names: Sequence[str]
-) -> bool:
-    return (
-        record is not None
-        and record["complete"]
-        and record[saved_scores.PROVENANCE] == provenance
-        and all((directory / name).is_file() for name in names)
-    )
+def _record(identity: Mapping[str, Any], provenance: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """config.json of a finished computation. It is written first as well, not complete, so a stopped one is known."""
+    return {
+        "schema_version": saved_scores.SCHEMA_VERSION,
+        "complete": True,
+        "config": dict(identity),
+        saved_scores.PROVENANCE: dict(provenance),
+        "files": list(names),
+    }
+
+
+def _make_room(
+    config: ScoreConfig, table: run_table.RunTable, ratios: Sequence[float], provenance: Mapping[str, Any]
+) -> None:
+    """Refuses to begin without the memory or the disk for the influence matrices."""
+    for ratio in ratios:
+        influence_matrix.check_memory_limit(table.select(ratio), config.memory_limit_mb << 20)
+    _remove_unfinished(config.directory)
+    paths = [config.directory / saved_scores.influence_name(ratio) for ratio in ratios]
+    num_missing = sum(not path.exists() for path in paths)
+    # One that is replaced lies beside its successor while that is written.
+    is_replaced = any(path.exists() and not saved_scores.is_current(path, provenance) for path in paths)
+    influence_file.check_disk(config.directory, num_missing + is_replaced, table.num_train, table.num_test)
 
 
 def _remove_stale(config: ScoreConfig, record: Mapping[str, Any] | None, names: Sequence[str]) -> None:
@@ -227,18 +222,6 @@ def _is_ours(name: str) -> bool:
     """Whether a listed name can be a file of ours: in the folder or in published/, nowhere else."""
     parts = pathlib.PurePath(name).parts
     return len(parts) == 1 or (len(parts) == 2 and parts[0] == _PUBLISHED)
-
-
-def _write_record(config: ScoreConfig, provenance: Mapping[str, Any], names: Sequence[str], *, complete: bool) -> None:
-    """Writes config.json: first thing and last thing of a computation, so that a stopped one is known."""
-    record = {
-        "schema_version": saved_scores.SCHEMA_VERSION,
-        "complete": complete,
-        "config": config.identity(),
-        saved_scores.PROVENANCE: dict(provenance),
-        "files": list(names),
-    }
-    files.write_json(config.directory / saved_scores.CONFIG_NAME, record)
 
 
 def _write_files(

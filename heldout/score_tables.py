@@ -14,11 +14,13 @@ import dataclasses
 import numpy as np
 
 from heldout import saved_scores, scores
-from zoo import errors, files
+from zoo import errors, files, layout
 
 TABLE_FORMATS = ("parquet", "csv")
 # Rows of the influence matrix are searched this many bytes at a time.
 _SEARCH_BYTES = 1 << 25
+# More pairs than this are no selection: the tables would take gigabytes of memory.
+MAX_PAIRS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +52,24 @@ def find_pairs(ratio: saved_scores.RatioScores, least_influence: float, least_me
 
     Returns:
         The Pairs, ordered by falling influence, then by train and test index. NaN reaches no threshold.
+
+    Raises:
+        InvalidValueError: there are more than `MAX_PAIRS`.
     """
     candidates = np.flatnonzero(ratio.memorization.values >= least_memorization)
     step = max(1, _SEARCH_BYTES // (4 * max(ratio.subset_influence.shape[1], 1)))
-    found = [np.zeros((2, 0), np.int64)]
+    found, num_found = [np.zeros((2, 0), np.int64)], 0
     for start in range(0, len(candidates), step):
         rows = candidates[start : start + step]
-        hits, columns = np.nonzero(ratio.subset_influence[rows] >= np.float32(least_influence))
+        high = ratio.subset_influence[rows] >= np.float32(least_influence)
+        num_found += int(np.count_nonzero(high))
+        if num_found > MAX_PAIRS:
+            raise errors.InvalidValueError(
+                f"more than {MAX_PAIRS} pairs at subset ratio {layout.ratio_name(ratio.subset_ratio)} reach "
+                f"pairs_influence {least_influence} and pairs_memorization {least_memorization}: raise one of the two. "
+                "With --overwrite the matrices that are finished are kept"
+            )
+        hits, columns = np.nonzero(high)
         found.append(np.stack([rows[hits], columns]))
     train_index, test_index = np.concatenate(found, axis=1)
     values = np.asarray(ratio.subset_influence[train_index, test_index])
@@ -95,6 +108,7 @@ def example_columns(
         "accuracy_heldout": join("accuracy_heldout"),
         "consistency_score": tile(consistency.score),
         "consistency_standard_error": tile(consistency.score_standard_error),
+        "num_ratios": tile(consistency.num_ratios),
     }
 
 

@@ -50,7 +50,11 @@ class Consistency:
         profile: float64 [K, N] in [0, 1], the share of held-out runs that are right; NaN where no run held it out.
         num_heldout: int64 [K, N].
         standard_error: float64 [K, N], sqrt(p (1 - p) / num_heldout); NaN where the profile is, 0 at rates of 0 and 1.
-        score: float64 [N] in [0, 1], the mean of the profile over the ratios that have held-out runs; NaN if none has.
+        score: float64 [N] in [0, 1], the mean of the profile over the ratios that have held-out runs of the example;
+            NaN if none has. Accuracy rises with the ratio, so scores of examples with different `num_ratios` do not
+            compare exactly.
+        num_ratios: int64 [N] in 0..K, how many ratios have a held-out run behind the score; where it is below K, the
+            score averages over fewer ratios than those of other examples.
         score_standard_error: float64 [N], of that mean: the root of the summed squares over the number of ratios.
     """
 
@@ -59,6 +63,7 @@ class Consistency:
     num_heldout: np.ndarray
     standard_error: np.ndarray
     score: np.ndarray
+    num_ratios: np.ndarray
     score_standard_error: np.ndarray
 
 
@@ -151,7 +156,8 @@ def consistency(table: run_table.RunTable, subset_ratios: Sequence[float] | None
     """Consistency profile and score of every training example.
 
     profile[k, i] = share of the runs at ratio k holding i out that are right on i (Jiang et al. 2021, eq. 1);
-    score[i] = mean over k of profile[k, i], over those k where it is defined.
+    score[i] = mean over k of profile[k, i], over those num_ratios[i] values of k where it is defined. An example that
+    some ratio never held out averages over fewer ratios than the others.
 
     Args:
         table: N training examples.
@@ -172,12 +178,13 @@ def consistency(table: run_table.RunTable, subset_ratios: Sequence[float] | None
     num_heldout = np.stack([one.num_heldout for one in counts])
     profile = np.stack([one.accuracy_heldout for one in counts])
     variance = rate(profile * (1 - profile), num_heldout)
-    num_defined = np.sum(num_heldout > 0, axis=0)
+    num_ratios = np.asarray(np.count_nonzero(num_heldout, axis=0), np.int64)
     return Consistency(
         subset_ratios=np.asarray(ratios, np.float64),
         profile=profile,
         num_heldout=num_heldout,
         standard_error=np.sqrt(variance),
-        score=rate(np.nansum(profile, axis=0), num_defined),
-        score_standard_error=rate(np.sqrt(np.nansum(variance, axis=0)), num_defined),
+        score=rate(np.nansum(profile, axis=0), num_ratios),
+        num_ratios=num_ratios,
+        score_standard_error=rate(np.sqrt(np.nansum(variance, axis=0)), num_ratios),
     )

@@ -69,12 +69,11 @@ class Trainer:
         for velocity in self._velocities:
             velocity.assign(tf.zeros_like(velocity))
         num_steps = batches.steps_per_epoch(self._config, len(runs[0].subset_indices))
-        rates = schedules.learning_rates(self._config, num_steps).reshape(self._config.num_epochs, num_steps)
         losses: list[np.ndarray] = []
         for epoch in range(self._config.num_epochs):
             drawn = batches.epoch_batches(self._config, runs, epoch)
-            epoch_rates = tf.constant(rates[epoch], self._config.dtype)
-            loss = self._epoch(drawn.indices, drawn.shifts, drawn.flips, epoch_rates)
+            rates = tf.constant(schedules.learning_rates(self._config, num_steps, epoch), self._config.dtype)
+            loss = self._epoch(drawn.indices, drawn.shifts, drawn.flips, rates)
             losses.append(loss.numpy().astype(np.float64))
             if on_epoch is not None and on_epoch(epoch, losses[-1]):
                 break

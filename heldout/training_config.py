@@ -9,6 +9,9 @@ SCHEDULES = ("constant", "cosine", "step")
 AUGMENTATIONS = ("crop", "flip")
 DTYPES = ("float32", "float64")
 
+_MOST_EPOCHS = 10**9
+_MOST_PADDING = 10**4
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -52,8 +55,8 @@ class TrainingConfig:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), type(field.default))
         requirements = [
-            ("num_epochs", self.num_epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("num_epochs", 1 <= self.num_epochs <= _MOST_EPOCHS, f"between 1 and {_MOST_EPOCHS}"),
+            ("batch_size", 1 <= self.batch_size <= _MOST_EPOCHS, f"between 1 and {_MOST_EPOCHS}"),
             ("learning_rate", 0 < self.learning_rate < float("inf"), "a positive number"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < float("inf"), "zero or a positive number"),
@@ -65,8 +68,8 @@ class TrainingConfig:
                 "ascending epochs between 1 and num_epochs - 1 with --schedule=step, empty with the others",
             ),
             ("step_factor", 0 < self.step_factor <= 1, "in (0, 1]"),
-            ("augmentation", self._augmentation_known(), "each at most once, in this order: crop, flip"),
-            ("crop_padding", self.crop_padding >= 1, "at least 1"),
+            ("augmentation", self._augmentation_known(), "any of crop,flip, each at most once and in this order"),
+            ("crop_padding", 1 <= self.crop_padding <= _MOST_PADDING, f"between 1 and {_MOST_PADDING}"),
             ("dtype", self.dtype in DTYPES, "one of " + ", ".join(DTYPES)),
         ]
         for name, fulfilled, expected in requirements:

@@ -12,8 +12,8 @@ killed at any moment because all files appear whole (zoo/files.py).
 from collections.abc import Callable, Iterable, Iterator
 import json
 import os
-import pathlib
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +27,8 @@ Message = dict[str, Any]
 # Performs one task; given the task and a function that sends a message.
 Perform = Callable[[Message, Callable[[Message], None]], None]
 
+# What TensorFlow says at every start.
+_CHATTER = re.compile(r"[IWE]\d{4} |WARNING: All log messages|To enable the following instructions")
 _ANSWERS_VARIABLE = "HELDOUT_ANSWERS_FD"
 
 
@@ -68,13 +70,12 @@ def run_tasks(
         TaskError: what a worker reported as an error of the user's.
     """
     answers: queue.SimpleQueue[tuple[int, Message | None]] = queue.SimpleQueue()
-    with tempfile.TemporaryDirectory(prefix="heldout-workers-") as logs:
-        workers = [_Worker(i, module, logs, threads_per_worker, answers) for i in range(num_workers)]
-        try:
-            yield from _hand_out(workers, setup, iter(tasks), answers)
-        finally:
-            for worker in workers:
-                worker.end()
+    workers = [_Worker(i, module, threads_per_worker, answers) for i in range(num_workers)]
+    try:
+        yield from _hand_out(workers, setup, iter(tasks), answers)
+    finally:
+        for worker in workers:
+            worker.end()
 
 
 def _hand_out(
@@ -101,24 +102,25 @@ def _hand_out(
 class _Worker:
     """One process and the thread that listens to it."""
 
-    def __init__(self, number: int, module: str, logs: str, threads: int, answers: queue.SimpleQueue) -> None:
+    def __init__(self, number: int, module: str, threads: int, answers: queue.SimpleQueue) -> None:
         reading_end, writing_end = os.pipe()
-        self._log = pathlib.Path(logs, f"{number}.log")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; nameless, so a kill leaves nothing
         environment = os.environ | {
             _ANSWERS_VARIABLE: str(writing_end),
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            # Our modules are found as here; the current folder comes last, for a user's own module:callable, so that
+            # files of the user's that are named like ours do no harm.
+            "PYTHONPATH": os.pathsep.join([*(path or os.getcwd() for path in sys.path), os.getcwd()]),
             "OMP_NUM_THREADS": str(threads),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
         }
-        with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=[writing_end],
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            pass_fds=[writing_end],
+        )
         os.close(writing_end)
         self._listener = threading.Thread(target=_listen, args=(number, reading_end, answers), daemon=True)
         self._listener.start()
@@ -135,12 +137,15 @@ class _Worker:
         self._process.kill()
         self._process.wait()
         self._listener.join()
+        self._log.close()
 
     def obituary(self) -> str:
         status = self._process.wait()
         cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         hint = " (often a lack of memory: use fewer --workers or --runs_per_group)" if status == -signal.SIGKILL else ""
-        last_lines = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        last_lines = "\n".join([line for line in lines if not _CHATTER.match(line)][-15:])
         return (
             f"a worker process {cause}{hint}; what was finished is kept, the same command continues.\n"
             f"Its last words:\n{last_lines}"
@@ -162,7 +167,8 @@ def serve(start: Callable[[Message], tuple[Perform, Message]]) -> None:
         start: given the setup, prepares and returns the function that performs one task, and facts that the caller
             may want before the first task.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent's to handle, which ends its workers
     # Not inherited further: a grandchild that held the pipe open would hide our death from the parent.
     answers = open(int(os.environ.pop(_ANSWERS_VARIABLE)), "w", encoding="utf-8")  # noqa: SIM115 - closed by exit
     os.set_inheritable(answers.fileno(), False)

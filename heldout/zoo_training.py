@@ -4,9 +4,11 @@ The same call again continues: complete runs are skipped, partial ones are train
 left alone unless asked for. Everything a run needs follows from its name, so it does not matter who trains it when.
 """
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -109,7 +111,10 @@ def make_recipe(config: TrainRunsConfig, dataset: dataset_lib.Dataset) -> recipe
     """The recipe that the runs of this configuration share."""
     options = json.loads(json.dumps(config.architecture_options))
     fingerprint = json.loads(json.dumps(dataset.fingerprint()))
-    return recipes.Recipe(config.experiment_name, fingerprint, config.architecture, options, config.training)
+    flag = config.dataset
+    if flag.startswith("npz:"):
+        flag = f"npz:{os.path.abspath(flag.removeprefix('npz:'))}"
+    return recipes.Recipe(config.experiment_name, fingerprint, config.architecture, options, config.training, flag)
 
 
 def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> TrainRunsSummary:
@@ -132,6 +137,9 @@ def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> Tra
     num_wanted = len(config.subset_ratios) * len(config.run_ids)
     for run in {problem.run for problem in problems if problem.state == "damaged"} & set(pending):
         shutil.rmtree(run.directory)  # pending only because --redo_damaged asks for it
+    for run in pending:
+        for directory in (run.directory, run.checkpoints_directory):
+            files.remove_stale_temporaries(directory)
     progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
     results = _train(config, recipe, dataset, pending, progress) if pending else []
     trained = [result for result in results if result.failure is None]
@@ -145,9 +153,9 @@ def _check(config: TrainRunsConfig) -> None:
     if not config.run_ids or not config.subset_ratios:
         raise errors.InvalidValueError("nothing to train: give at least one of --run_ids and one --subset_ratio")
     for name, values in (("run_ids", config.run_ids), ("subset_ratio", config.subset_ratios)):
-        twice = sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+        twice = [value for value, count in collections.Counter(values).items() if count > 1]
         if twice:
-            raise errors.InvalidValueError(f"--{name}: {twice[0]} is given twice; name each once")
+            raise errors.InvalidValueError(f"--{name}: {min(twice)} is given twice; name each once")
     if min(config.run_ids) < 0:
         raise errors.InvalidValueError(f"--run_ids: {min(config.run_ids)} is negative; run ids start at 0")
     for name, value in (("workers", config.workers), ("runs_per_group", config.runs_per_group)):
@@ -158,9 +166,9 @@ def _check(config: TrainRunsConfig) -> None:
 def _update_table(
     config: TrainRunsConfig, dataset: dataset_lib.Dataset
 ) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
-    if not layout.runs(config.zoo, config.experiment_name):
-        return None, []
     runs = layout.runs(config.zoo, config.experiment_name)
+    if not runs and not layout.run_table_path(config.zoo, config.experiment_name).exists():
+        return None, []
     try:
         table, problems = run_table.update(
             config.zoo, config.experiment_name, train_label=dataset.train.label, test_label=dataset.test.label
@@ -176,11 +184,21 @@ def _pending(
 ) -> tuple[list[layout.Run], set[tuple[float, int]]]:
     """The runs to train, and the damaged ones among the wanted that are left alone."""
     wanted = [(ratio, run_id) for ratio in config.subset_ratios for run_id in config.run_ids]
-    complete = set() if table is None else set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
+    packed = set() if table is None else set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
+    complete = {name for name in packed & set(wanted) if not _is_partial(_run(config, name))}
     damaged = {(p.run.subset_ratio, p.run.run_id) for p in problems if p.state == "damaged"}
     left_alone = set() if config.redo_damaged else damaged & set(wanted)
     names = [name for name in wanted if name not in complete - damaged and name not in left_alone]
-    return [layout.Run(pathlib.Path(config.zoo), config.experiment_name, *name) for name in names], left_alone
+    return [_run(config, name) for name in names], left_alone
+
+
+def _run(config: TrainRunsConfig, name: tuple[float, int]) -> layout.Run:
+    return layout.Run(pathlib.Path(config.zoo), config.experiment_name, *name)
+
+
+def _is_partial(run: layout.Run) -> bool:
+    """Whether the run has a folder without a record. A run that only the packed table knows is complete."""
+    return run.directory.exists() and not run.aux_arrays_path.exists()
 
 
 def _train(
@@ -194,7 +212,7 @@ def _train(
     num_workers = min(len(tasks), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
     num_threads = max(1, workers.num_cores() // num_workers)
     results = []
-    checked = False
+    num_ready = 0
     with tempfile.TemporaryDirectory(prefix="heldout-data-") as data:
         dataset.save(f"{data}/dataset")
         setup = {
@@ -209,9 +227,12 @@ def _train(
             "heldout.train_worker", setup, tasks, num_workers=num_workers, threads_per_worker=num_threads
         )
         for message in messages:
-            if "bytes_per_run" in message and not checked:
-                _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
-                checked = True
+            if "bytes_per_run" in message:
+                num_ready += 1
+                if num_ready == 1:
+                    _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
+                if num_ready == num_workers:
+                    shutil.rmtree(f"{data}/dataset")  # all have it mapped; so a kill from here on leaves no copy
             if "run_epochs" in message:
                 progress.run_epochs(message["run_epochs"])
             if "result" in message:

@@ -1,10 +1,15 @@
 """Turns the text of flags into values, with errors that name the flag."""
 
+import collections
 import json
+import os
+import pathlib
 import re
 from typing import Any
 
 from zoo import errors, layout
+
+_MOST_RUNS = 10**7
 
 
 def run_ids(text: str) -> tuple[int, ...]:
@@ -18,8 +23,11 @@ def run_ids(text: str) -> tuple[int, ...]:
         start, colon, stop = part.partition(":")
         if not _is_number(start) or (colon and not _is_number(stop)):
             raise errors.InvalidValueError(f"--run_ids={text}: {part!r} is neither a number nor a range like 0:400")
-        ids.extend(range(int(start), int(stop)) if colon else [int(start)])
-    twice = {value for value in ids if ids.count(value) > 1} if len(set(ids)) < len(ids) else set()
+        wanted = range(int(start), int(stop)) if colon else range(int(start), int(start) + 1)
+        if len(ids) + len(wanted) > _MOST_RUNS:
+            raise errors.InvalidValueError(f"--run_ids={text}: more than {_MOST_RUNS} runs; name fewer")
+        ids.extend(wanted)
+    twice = [run_id for run_id, count in collections.Counter(ids).items() if count > 1]
     if twice:
         raise errors.InvalidValueError(f"--run_ids={text}: run {min(twice)} is named twice; name each run once")
     if not ids:
@@ -51,11 +59,31 @@ def required(flag: str, value: str | None) -> str:
     """The value of a flag that must be given.
 
     Raises:
-        InvalidValueError: it was not.
+        UsageError: it was not.
     """
     if not value:
-        raise errors.InvalidValueError(f"--{flag} is required; see --help")
+        raise errors.UsageError(f"--{flag} is required; see --help")
     return value
+
+
+def path(value: str | None) -> str | None:
+    """A path from a flag, with ~ standing for the home folder: the shell leaves it alone behind an equals sign."""
+    return value if value is None else os.path.expanduser(value)
+
+
+def required_path(flag: str, value: str | None) -> str:
+    """`path` of a flag that must be given."""
+    return os.path.expanduser(required(flag, value))
+
+
+def dataset(value: str | None) -> str | None:
+    """A --dataset, with ~ in npz:~/PATH standing for the home folder."""
+    if value is None or not value.startswith("npz:"):
+        return value
+    file_name = value.removeprefix("npz:")
+    if not file_name:
+        raise errors.UsageError(f"--dataset={value}: expected npz:PATH")
+    return f"npz:{os.path.expanduser(file_name)}"
 
 
 def experiment(zoo: str, name: str | None) -> str:
@@ -66,6 +94,11 @@ def experiment(zoo: str, name: str | None) -> str:
         InvalidValueError: no name, and several experiments.
     """
     there = layout.experiments(zoo)
+    folder = pathlib.Path(zoo).resolve()
+    if not there and layout.experiments(folder.parent).count(folder.name):
+        raise errors.InvalidValueError(
+            f"--zoo={zoo} is an experiment, not a zoo; give --zoo={folder.parent} --experiment={folder.name}"
+        )
     if name is None and len(there) == 1:
         return there[0]
     if name is None and there:
@@ -73,7 +106,7 @@ def experiment(zoo: str, name: str | None) -> str:
     if name not in there:
         found = ", ".join(there) if there else "none"
         raise errors.MissingFileError(
-            f"{zoo}: no experiment {name or ''}; found: {found}. Check --zoo and --experiment"
+            f"{zoo}: no experiment{f' {name}' if name else ''}; found: {found}. Check --zoo and --experiment"
         )
     assert name is not None
     return name

@@ -1,6 +1,6 @@
 """Flags that several programs share, so that a name means the same everywhere.
 
-A program declares those it reads: `flags.declare_key_flag("zoo")` makes them appear in its --help.
+A program passes the names of those it reads to `cli.launch`, which explains them in --help and refuses the others.
 """
 
 from absl import flags
@@ -18,8 +18,4 @@ DATA_DIR = flags.DEFINE_string(
 )
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu", "tpu"], "Where to compute.")
 
-
-def declare(*names: str) -> None:
-    """Makes shared flags part of the calling program's help."""
-    for name in names:
-        flags.declare_key_flag(name)
+NAMES = tuple(flag.name for flag in (ZOO, EXPERIMENT, DATASET, DATA_DIR, DEVICE))

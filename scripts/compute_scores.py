@@ -20,10 +20,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from heldout import report, score_config, score_files
+from heldout import recipes, report, score_config, score_files
 from scripts import choices, cli, common_flags, terminal
 
-common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")
 
 _DEFAULTS = score_config.ScoreConfig(zoo="", experiment="")
 
@@ -48,34 +48,35 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were com
 
 
 def run(argv: Sequence[str]) -> int:
-    """Flags -> config -> scores."""
+    """Flags -> config -> scores. Status 1 if damaged runs were left out."""
     del argv
     choices.only_cpu(common_flags.DEVICE.value)
-    zoo = choices.required("zoo", common_flags.ZOO.value)
+    zoo = choices.required_path("zoo", common_flags.ZOO.value)
     config = score_config.ScoreConfig(
         zoo=zoo,
         experiment=choices.experiment(zoo, common_flags.EXPERIMENT.value),
         subset_ratios=tuple(_SUBSET_RATIO.value) if _SUBSET_RATIO.value else None,
-        output=_OUTPUT.value,
+        output=choices.path(_OUTPUT.value),
         memory_limit_mb=_MEMORY_LIMIT_MB.value,
         table_format=_FORMAT.value,
-        dataset=common_flags.DATASET.value,
-        data_dir=common_flags.DATA_DIR.value,
+        dataset=choices.dataset(common_flags.DATASET.value),
+        data_dir=choices.path(common_flags.DATA_DIR.value),
         num_draws=_NUM_DRAWS.value,
         pairs_influence=_PAIRS_INFLUENCE.value,
         pairs_memorization=_PAIRS_MEMORIZATION.value,
         overwrite=_OVERWRITE.value,
     )
+    terminal.quiet_tensorflow(config.dataset or recipes.default_dataset(zoo, config.experiment))
     summary = terminal.compute_scores(config)
     saved = score_files.load_scores(summary.directory)
     for ratio in summary.subset_ratios:
         print("\n" + report.text_summary(saved, subset_ratio=ratio))
-    return 0
+    return 1 if any(problem.state == "damaged" for problem in summary.problems) else 0
 
 
 def main() -> None:
     """Console command."""
-    cli.launch(__name__, run)
+    cli.launch(__name__, run, _SHARED_FLAGS)
 
 
 if __name__ == "__main__":

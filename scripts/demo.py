@@ -10,6 +10,7 @@ little: the same command continues. A second run does nothing and says so.
 
 from collections.abc import Sequence
 import math
+import os
 
 from absl import flags
 
@@ -48,7 +49,7 @@ def training(folder: str, subset_ratios: tuple[float, ...], num_runs: int) -> zo
 def run(argv: Sequence[str]) -> int:
     """Trains, scores, renders; each step does nothing where its work is done."""
     del argv
-    folder, num_runs = _OUTPUT.value, _NUM_RUNS.value
+    folder, num_runs = os.path.expanduser(_OUTPUT.value), _NUM_RUNS.value
     plans = (((_MAIN_RATIO,), num_runs), (_OTHER_RATIOS, math.ceil(_OTHER_SHARE * num_runs)))
     trained = [terminal.train_runs(training(folder, ratios, count)) for ratios, count in plans]
     scored = terminal.compute_scores(score_config.ScoreConfig(zoo=folder, experiment=_EXPERIMENT))

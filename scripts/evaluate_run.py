@@ -3,7 +3,8 @@
     python -m scripts.evaluate_run --run=/tmp/zoo/digits-mlp/0.7/12 --split=train
 
 Architecture and data set follow from the zoo's recipe.json, or from the folder's name for the published experiments
-(cifar10-inception, cifar100-inception, imagenet-resnet50); otherwise give --arch and --dataset. --split=train is the
+(cifar10-inception, cifar100-inception; for imagenet-resnet50 give the images, --dataset=npz:PATH, since no loader for
+ImageNet is there yet); otherwise give --arch and --dataset. --split=train is the
 whole original training set, examples trained on and held out together, compared by index. A healthy run prints
 
     accuracy: 0.9990 in subset, 0.9582 held out
@@ -20,7 +21,7 @@ from heldout import evaluation_results, workers
 from scripts import choices, cli, common_flags
 from zoo import layout
 
-common_flags.declare("dataset", "data_dir", "device")
+_SHARED_FLAGS = ("dataset", "data_dir", "device")
 
 _RUN = flags.DEFINE_string("run", None, "Folder of the run: <zoo>/<experiment>/<subset_ratio>/<run_id>.")
 _SPLIT = flags.DEFINE_enum("split", "test", evaluation_results.SPLITS, "Which examples to predict.")
@@ -31,13 +32,13 @@ _EPOCH = flags.DEFINE_integer("epoch", None, "Epoch of the checkpoint; without i
 def run(argv: Sequence[str]) -> int:
     """Flags -> evaluation -> comparison. Status 0 only if all predictions match."""
     del argv
-    run_directory = choices.required("run", _RUN.value)
+    run_directory = choices.required_path("run", _RUN.value)
     layout.run_from_directory(run_directory)
     options = {
         "split": _SPLIT.value,
-        "dataset": common_flags.DATASET.value,
+        "dataset": choices.dataset(common_flags.DATASET.value),
         "architecture": _ARCH.value,
-        "data_dir": common_flags.DATA_DIR.value,
+        "data_dir": choices.path(common_flags.DATA_DIR.value),
         "epoch": _EPOCH.value,
     }
     messages = workers.run_tasks(
@@ -64,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Console command."""
-    cli.launch(__name__, run)
+    cli.launch(__name__, run, _SHARED_FLAGS)
 
 
 if __name__ == "__main__":

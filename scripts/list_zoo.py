@@ -22,7 +22,7 @@ import tqdm
 from scripts import choices, cli, common_flags
 from zoo import inventory, layout
 
-common_flags.declare("zoo", "experiment")
+_SHARED_FLAGS = ("zoo", "experiment")
 
 _DEEP = flags.DEFINE_bool("deep", False, "Read every record again, also those that run_table.npz knows unchanged.")
 _FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
@@ -32,9 +32,9 @@ _MAX_PROBLEMS = flags.DEFINE_integer("max_problems", 20, "Partial and damaged ru
 def run(argv: Sequence[str]) -> int:
     """Flags -> inventory -> text or JSON. Status 1 if anything is damaged."""
     del argv
-    zoo = choices.required("zoo", common_flags.ZOO.value)
+    zoo = choices.required_path("zoo", common_flags.ZOO.value)
     name = common_flags.EXPERIMENT.value
-    names = layout.experiments(zoo) if name is None else [choices.experiment(zoo, name)]
+    names = [choices.experiment(zoo, name)] if name or not layout.experiments(zoo) else layout.experiments(zoo)
     inventories = [_take(zoo, name) for name in names]
     if _FORMAT.value == "json":
         print(json.dumps([_as_json(item) for item in inventories], indent=2))
@@ -108,7 +108,7 @@ def _as_json(item: inventory.ExperimentInventory) -> dict[str, Any]:
 
 def main() -> None:
     """Console command."""
-    cli.launch(__name__, run)
+    cli.launch(__name__, run, _SHARED_FLAGS)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ reads <zoo>/<experiment>/scores and the images of the data set, and writes into 
     report.html    one self-contained page: histograms, galleries, influence, tables that sort and filter
     figures/*.png  the same charts as pictures
 
-and prints the path of the page. The data set is that of the zoo's recipe, or --dataset; without one the page has no
-images. The same command again does nothing unless scores or options have changed.
+and prints the path of the page. The data set is that of the zoo's recipe, or --dataset; where neither can be found the
+page has no images. The same command again does nothing unless scores or options have changed.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ import pathlib
 from absl import flags
 
 from heldout import recipes, report
-from scripts import choices, cli, common_flags
-from zoo import layout, registry
+from scripts import choices, cli, common_flags, terminal
+from zoo import layout
 
-common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")
 
 _DEFAULTS = report.PageOptions()
 
@@ -36,33 +36,18 @@ _NUM_EFFECTS = flags.DEFINE_integer("num_effects", _DEFAULTS.num_effects, "Train
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a report that was made with other flags.")
 
 
-def dataset_of(zoo: str, experiment: str, given: str | None) -> str | None:
-    """The data set to show: the given one, else the recipe's, else that of a published experiment.
-
-    A data set from an npz file is known to the recipe by its file name alone, so it has to be given.
-    """
-    if given is not None:
-        return given
-    recipe = recipes.read(zoo, experiment)
-    if recipe is not None:
-        name = recipe.dataset["name"]
-        return None if name.startswith("npz:") else name
-    published = registry.PUBLISHED.get(experiment)
-    return None if published is None else published.dataset
-
-
 def run(argv: Sequence[str]) -> int:
     """Flags -> config -> report."""
     del argv
     choices.only_cpu(common_flags.DEVICE.value)
-    zoo = choices.required("zoo", common_flags.ZOO.value)
+    zoo = choices.required_path("zoo", common_flags.ZOO.value)
     experiment = choices.experiment(zoo, common_flags.EXPERIMENT.value)
-    dataset = dataset_of(zoo, experiment, common_flags.DATASET.value)
+    dataset = choices.dataset(common_flags.DATASET.value) or recipes.default_dataset(zoo, experiment)
     config = report.ReportConfig(
-        scores=str(pathlib.Path(_SCORES.value or layout.scores_directory(zoo, experiment))),
-        output=str(pathlib.Path(_OUTPUT.value or layout.report_directory(zoo, experiment))),
+        scores=str(pathlib.Path(choices.path(_SCORES.value) or layout.scores_directory(zoo, experiment))),
+        output=str(pathlib.Path(choices.path(_OUTPUT.value) or layout.report_directory(zoo, experiment))),
         dataset=dataset,
-        data_dir=common_flags.DATA_DIR.value,
+        data_dir=choices.path(common_flags.DATA_DIR.value),
         subset_ratio=_SUBSET_RATIO.value,
         options=report.PageOptions(
             title=_TITLE.value,
@@ -72,9 +57,10 @@ def run(argv: Sequence[str]) -> int:
         ),
         overwrite=_OVERWRITE.value,
     )
+    terminal.quiet_tensorflow(dataset)
     result = report.render(config)
     if dataset is None:
-        print("without --dataset the report has no images")
+        print("no data set was given or found: the report has no images (--dataset adds them, with --overwrite)")
     print("up to date, nothing to do" if result.up_to_date else f"written, with {len(result.png_paths)} figures")
     print(result.html_path)
     return 0
@@ -82,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Console command."""
-    cli.launch(__name__, run)
+    cli.launch(__name__, run, _SHARED_FLAGS)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ reads the data set and writes, for every run, in the layout of the published zoo
     /tmp/zoo/digits-mlp/0.7/12/aux_arrays.npz                  which examples it got right, trained on and held out
     /tmp/zoo/digits-mlp/run_table.npz                          all runs packed, for the programs that score them
 
-A healthy run shows a progress bar and ends with a line such as
+A healthy run shows a progress bar and ends with lines such as
 
-    40 runs trained, 0 skipped: accuracy 0.995 on the subset, 0.966 held out, 0.970 on the test set
+    40 runs trained, 0 skipped
+      ratio 0.7, 40 runs: accuracy 0.995 on the subset, 0.966 held out, 0.970 on the test set
 
 The same command again continues after a kill, and does nothing when all is there. Runs of another recipe are refused.
 Next: compute_scores --zoo=/tmp/zoo
@@ -24,7 +25,7 @@ from absl import flags
 from heldout import training_config, zoo_training
 from scripts import choices, cli, common_flags, terminal
 
-common_flags.declare("zoo", "experiment", "dataset", "data_dir", "device")
+_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")
 
 _DEFAULTS = training_config.TrainingConfig()
 
@@ -84,10 +85,10 @@ def run(argv: Sequence[str]) -> int:
     """Flags -> config -> training. Status 1 if a run diverged or is damaged."""
     del argv
     config = zoo_training.TrainRunsConfig(
-        zoo=choices.required("zoo", common_flags.ZOO.value),
+        zoo=choices.required_path("zoo", common_flags.ZOO.value),
         experiment=common_flags.EXPERIMENT.value,
-        dataset=choices.required("dataset", common_flags.DATASET.value),
-        data_dir=common_flags.DATA_DIR.value,
+        dataset=choices.dataset(choices.required("dataset", common_flags.DATASET.value)) or "",
+        data_dir=choices.path(common_flags.DATA_DIR.value),
         architecture=_ARCH.value,
         architecture_options=choices.json_object("arch_options", _ARCH_OPTIONS.value),
         subset_ratios=tuple(_SUBSET_RATIO.value),
@@ -98,13 +99,14 @@ def run(argv: Sequence[str]) -> int:
         device=common_flags.DEVICE.value,
         redo_damaged=_REDO_DAMAGED.value,
     )
+    terminal.quiet_tensorflow(config.dataset)
     summary = terminal.train_runs(config)
     return 1 if summary.failed or summary.damaged else 0
 
 
 def main() -> None:
     """Console command."""
-    cli.launch(__name__, run)
+    cli.launch(__name__, run, _SHARED_FLAGS)
 
 
 if __name__ == "__main__":

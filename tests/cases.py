@@ -12,7 +12,7 @@ def tiny_digits(num_train=60, num_test=20):
     full = digits.load()
     parts = {"train": (full.train, num_train), "test": (full.test, num_test)}
     splits = {name: dataset_lib.Split(part.images[:size], part.label[:size]) for name, (part, size) in parts.items()}
-    return dataset_lib.Dataset("tiny", "1", class_names=full.class_names, scale=full.scale, **splits)
+    return dataset_lib.Dataset("npz:tiny.npz", "1", class_names=full.class_names, scale=full.scale, **splits)
 
 
 def tiny_digits_npz(path, num_train=60, num_test=20):
@@ -30,4 +30,4 @@ def tiny_recipe(data, architecture="mlp", options=None, **training):
     defaults = {"num_epochs": 2, "batch_size": 10}
     config = training_config.TrainingConfig(**(defaults | training))
     options = {"hidden_sizes": [8]} if options is None else options
-    return recipes.Recipe("e", data.fingerprint(), architecture, options, config)
+    return recipes.Recipe("e", data.fingerprint(), architecture, options, config, dataset_flag="npz:gone.npz")

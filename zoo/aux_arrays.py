@@ -22,7 +22,7 @@ _PUBLISHED_KEYS = {
     "subsample_idx": "subsample_idx",
 }
 # ImageNet's arrays take 22 MB; a hundred times that is no longer a run's record.
-_MAX_BYTES = 1 << 31
+MAX_BYTES = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,18 +119,19 @@ def from_masks(subset_mask: np.ndarray, train_correctness: np.ndarray, test_corr
     )
 
 
-def read(path: files.PathLike) -> AuxArrays:
+def read(path: files.PathLike, content: bytes | None = None) -> AuxArrays:
     """Reads and validates one run's record.
 
     Args:
         path: an aux_arrays.npz. Correctness may be stored as booleans, or as integers or floats that are all 0 or 1;
             indices as any integer type.
+        content: the bytes of the file where they have been read already; `path` then only names them in messages.
 
     Raises:
         MissingFileError: there is no such file.
         DamagedFileError: it is not a sound npz file, or breaks a rule of `validate`.
     """
-    stored = npz.read(path, list(_PUBLISHED_KEYS.values()), max_bytes=_MAX_BYTES)
+    stored = npz.read(path, list(_PUBLISHED_KEYS.values()), max_bytes=MAX_BYTES, content=content)
     arrays = {}
     for field, key in _PUBLISHED_KEYS.items():
         convert = _to_bool if field.startswith("correctness") else _to_int64

@@ -23,12 +23,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from zoo import errors, files
+from zoo import errors, files, layout
 
 _ROOT = "model"
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-_INDEX_SUFFIX = ".index"
-_DATA_SUFFIX = ".data-00000-of-00001"
 _MOST_LISTED = 10
 # What TensorFlow's reader raises over damaged files, depending on where it stumbles.
 _READ_ERRORS = (tf.errors.OpError, IndexError, MemoryError, RuntimeError, ValueError)
@@ -142,14 +140,14 @@ def write(model: tf.Module, prefix: files.PathLike, epoch: int, global_step: int
     )
     try:
         _save(checkpoint, temporary)
-        for suffix in (_DATA_SUFFIX, _INDEX_SUFFIX):
+        for suffix in (layout.CHECKPOINT_DATA_SUFFIX, layout.CHECKPOINT_INDEX_SUFFIX):
             files.sync(_with_suffix(temporary, suffix))
         # An older checkpoint of this name must not lend its index to the new data.
-        _with_suffix(prefix, _INDEX_SUFFIX).unlink(missing_ok=True)
-        for suffix in (_DATA_SUFFIX, _INDEX_SUFFIX):
+        _with_suffix(prefix, layout.CHECKPOINT_INDEX_SUFFIX).unlink(missing_ok=True)
+        for suffix in (layout.CHECKPOINT_DATA_SUFFIX, layout.CHECKPOINT_INDEX_SUFFIX):
             _with_suffix(temporary, suffix).replace(_with_suffix(prefix, suffix))
     finally:
-        for suffix in (_DATA_SUFFIX, _INDEX_SUFFIX):
+        for suffix in (layout.CHECKPOINT_DATA_SUFFIX, layout.CHECKPOINT_INDEX_SUFFIX):
             _with_suffix(temporary, suffix).unlink(missing_ok=True)
         shutil.rmtree(f"{temporary}_temp", ignore_errors=True)  # TensorFlow's own unfinished files
 
@@ -179,7 +177,7 @@ def _escape(name: str) -> str:
 
 
 def _open(prefix: files.PathLike) -> Any:
-    for suffix in (_INDEX_SUFFIX, _DATA_SUFFIX):
+    for suffix in (layout.CHECKPOINT_INDEX_SUFFIX, layout.CHECKPOINT_DATA_SUFFIX):
         path = _with_suffix(prefix, suffix)
         if not path.is_file():
             raise errors.MissingFileError(f"{path}: no such file; fetch the checkpoint again, or train the run")

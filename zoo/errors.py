@@ -29,6 +29,10 @@ class InvalidValueError(HeldoutError, ValueError):
     """A flag or argument lies outside what is allowed."""
 
 
+class UsageError(InvalidValueError):
+    """A program was started without a flag that it needs."""
+
+
 _CONTINUE = "what was finished is kept, the same command continues"
 _REPAIRS = {
     errno.ENOSPC: f"make room or choose another folder; {_CONTINUE}",

@@ -2,7 +2,7 @@
 
 Everything is written beside its target under a temporary name, flushed to the disk, and renamed. A kill leaves the
 old file or the new one, never half of one; what it may leave besides is a temporary file, which `is_temporary`
-recognises and the next writer of the same folder may delete.
+recognises and `remove_stale_temporaries` deletes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import secrets
+import shutil
 from typing import Any
 
 from zoo import errors
@@ -19,6 +21,10 @@ from zoo import errors
 PathLike = str | os.PathLike[str]
 
 _TEMPORARY_MARK = ".tmp-"
+# What `temporary_beside` makes, and what TensorFlow appends to it: .index, .data-00000-of-00001, _temp.
+_TEMPORARY_OF_PROCESS = re.compile(
+    rf"\..+{re.escape(_TEMPORARY_MARK)}(?P<process>[1-9][0-9]{{0,8}})-[0-9a-f]{{8}}([._].*)?", re.DOTALL
+)
 
 
 def is_temporary(name: str) -> bool:
@@ -32,6 +38,46 @@ def temporary_beside(target: PathLike) -> pathlib.Path:
     return target.with_name(f".{target.name}{_TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
 
 
+def remove_stale_temporaries(directory: PathLike) -> None:
+    """Deletes what dead processes left unfinished in a folder: files and folders made under `temporary_beside` names.
+
+    Only what lies directly in the folder is looked at, and only names whose process id is not that of a process alive
+    on this machine. So do not call it on a folder that other machines, or containers with process ids of their own,
+    are writing to: their processes look dead from here.
+
+    Args:
+        directory: the folder; it need not exist.
+
+    Raises:
+        OSError: something may not be deleted.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            stale = [entry for entry in entries if _is_stale(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in stale:
+        # Another process may be cleaning up here too.
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def _is_stale(name: str) -> bool:
+    match = _TEMPORARY_OF_PROCESS.fullmatch(name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match["process"]), 0)  # signal 0 only asks whether the process is there
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 @contextlib.contextmanager
 def write_whole(target: PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path; on success it is synced and renamed to `target`, on failure it is removed.
@@ -41,6 +87,10 @@ def write_whole(target: PathLike) -> Iterator[pathlib.Path]:
 
     Yields:
         The path to write to, in the same folder.
+
+    Raises:
+        OSError: the disk is full or may not be written to. An error of the operating system that names no file, as a
+            full disk gives it, gets `target` as its filename.
     """
     target = pathlib.Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +99,11 @@ def write_whole(target: PathLike) -> Iterator[pathlib.Path]:
         yield temporary
         sync(temporary)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # Errors without a number are our own, whose message a filename would replace.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(target)
         raise
 
 

@@ -2,19 +2,29 @@
 
 A run is
 
-    complete   its aux arrays are sound (they are written last); whether a checkpoint lies beside them is counted apart,
-               because scores need none
-    partial    there are no aux arrays: training or download has not finished
+    complete   its aux arrays are sound (they are written last), or are not there but packed in the run table; whether
+               a checkpoint lies beside them is counted apart, because scores need none
+    partial    there are no aux arrays, nor a row in the run table: training or download has not finished
     damaged    its aux arrays or checkpoint cannot be used
 
 Nothing is written. Records that the packed run table already knows, unchanged in size and time, are not read again.
+
+Of a checkpoint it is verified that index and data file are both there, that neither is empty, and that the data file
+is within 1 % as large as those of the other runs at the same epoch (the commonest size; of two as frequent the larger,
+because damaged files are cut short). Nothing else is: no checkpoint is opened. Checksums of the content, and names and shapes
+of the variables, are verified only by `checkpoints.restore`.
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 
 from zoo import errors, files, layout, run_scan, run_table
+
+
+# Data files of one architecture differ by what TensorFlow notes beside the variables: a hundredth is allowed.
+_SIZE_TOLERANCE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +33,7 @@ class RatioInventory:
 
     Attributes:
         subset_ratio: share of the training set.
-        num_complete: runs with sound aux arrays.
+        num_complete: runs with sound aux arrays, or with none but a row in the run table.
         num_with_checkpoint: those among them that have a checkpoint.
         problems: the partial and damaged runs.
     """
@@ -44,12 +54,13 @@ class ExperimentInventory:
 
     Attributes:
         experiment: its name.
-        num_train: examples of its training set; None without a complete run.
-        num_test: examples of its test set; None without a complete run.
+        num_train: examples of its training set; None without a run table or a complete run.
+        num_test: examples of its test set; None without a run table or a complete run.
         ratios: by ascending ratio.
         num_packed: runs in its run_table.npz, None where there is none.
-        complaint: what is wrong with the run table; None where nothing is.
-        unknown: names in the experiment's folder that are no part of a zoo.
+        complaint: what is wrong with the run table and with recipe.json, joined by "; "; None where nothing is.
+        unknown: names in the experiment's folder that are no part of a zoo, and in the folders of its ratios those
+            that are no run, as in "0.7/0902".
     """
 
     experiment: str
@@ -72,48 +83,95 @@ def take(
         deep: read every record again, also those that the run table knows.
         progress: called after each run with the number of runs looked at and the number of all runs.
     """
-    table, complaint = _stored_table(zoo, experiment)
+    table, complaints = _stored_table(zoo, experiment)
+    complaints += _recipe_complaints(zoo, experiment)
     runs = layout.runs(zoo, experiment)
-    known = {} if table is None or deep else run_table.rows_by_run(table, runs)
-    rows, problems = run_scan.scan(runs, known, progress)
-    broken = checkpoint_problems([row.run for row in rows])
-    num_train, num_test = (rows[0].num_train, rows[0].num_test) if rows else (None, None)
-    if table is not None and not runs:
-        num_train, num_test = table.num_train, table.num_test
+    known = {} if table is None else run_table.rows_by_run(table, runs)
+    if deep:
+        known = {run: row for run, row in known.items() if not run.aux_arrays_path.exists()}
+    sizes = None if table is None else (table.num_train, table.num_test)
+    rows, problems = run_scan.scan(runs, known, progress, sizes=sizes)
+    num_train, num_test = sizes or (rows[0].sizes if rows else (None, None))
     return ExperimentInventory(
         experiment=experiment,
         num_train=num_train,
         num_test=num_test,
-        ratios=_by_ratio(runs, rows, problems + broken),
+        ratios=_by_ratio(runs, rows, problems + checkpoint_problems([row.run for row in rows])),
         num_packed=None if table is None else table.num_runs,
-        complaint=complaint,
+        complaint="; ".join(complaints) or None,
         unknown=_unknown(layout.experiment_directory(zoo, experiment), runs),
     )
 
 
-def _stored_table(zoo: files.PathLike, experiment: str) -> tuple[run_table.RunTable | None, str | None]:
+def _stored_table(zoo: files.PathLike, experiment: str) -> tuple[run_table.RunTable | None, list[str]]:
     path = layout.run_table_path(zoo, experiment)
     if not path.exists():
-        return None, None
+        return None, []
     try:
-        return run_table.read(path), None
-    except errors.DamagedFileError as error:
-        return None, str(error)
+        return run_table.read(path), []
+    except (errors.HeldoutError, OSError) as error:
+        return None, [errors.explain(error)]
+
+
+def _recipe_complaints(zoo: files.PathLike, experiment: str) -> list[str]:
+    path = layout.recipe_path(zoo, experiment)
+    if not path.exists():
+        return []
+    try:
+        files.read_json(path)
+    except (errors.HeldoutError, OSError) as error:
+        return [errors.explain(error)]
+    return []
 
 
 def checkpoint_problems(runs: Sequence[layout.Run]) -> list[run_scan.RunProblem]:
-    """Those among runs with sound aux arrays whose checkpoint is half there: damaged."""
+    """Those among runs of one experiment whose checkpoint is half there, empty, or of another size than the others'.
+
+    Args:
+        runs: those with sound aux arrays, all that there are: sizes are compared among them.
+
+    Returns:
+        One problem, "damaged", for each such run, in the order of `runs`.
+    """
+    sizes = {run: layout.checkpoint_sizes(run) for run in runs}
+    commonest = _commonest_sizes([data_sizes for _, data_sizes in sizes.values()])
     problems = []
-    for run in runs:
-        halves = layout.incomplete_checkpoints(run)
-        if halves:
-            names = ", ".join(f"ckpt-{epoch}" for epoch in halves)
+    for run, (index_sizes, data_sizes) in sizes.items():
+        faults = _checkpoint_faults(index_sizes, data_sizes, commonest)
+        if faults:
             reason = (
-                f"{run.checkpoints_directory}: {names} lacks its .index or .data file; fetch the run again, or train "
-                "it anew with --redo_damaged"
+                f"{run.checkpoints_directory}: {', '.join(faults)}; fetch the run again, or train it anew with "
+                "--redo_damaged"
             )
             problems.append(run_scan.RunProblem(run, "damaged", reason))
     return problems
+
+
+def _commonest_sizes(data_sizes: Sequence[Mapping[int, int]]) -> dict[int, int]:
+    """By epoch, the commonest size of the data files that are not empty; of sizes as frequent the largest."""
+    counts: dict[int, collections.Counter[int]] = {}
+    for sizes in data_sizes:
+        for epoch, size in sizes.items():
+            if size:
+                counts.setdefault(epoch, collections.Counter())[size] += 1
+    return {epoch: max(count, key=lambda size: (count[size], size)) for epoch, count in counts.items()}
+
+
+def _checkpoint_faults(
+    index_sizes: Mapping[int, int], data_sizes: Mapping[int, int], commonest: Mapping[int, int]
+) -> list[str]:
+    """What is wrong with the checkpoints of one run."""
+    faults = []
+    for epoch in sorted(index_sizes.keys() | data_sizes.keys()):
+        if epoch not in index_sizes or epoch not in data_sizes:
+            faults.append(f"ckpt-{epoch} lacks its .index or .data file")
+        elif not index_sizes[epoch] or not data_sizes[epoch]:
+            faults.append(f"ckpt-{epoch} has an empty .index or .data file")
+        elif abs(data_sizes[epoch] - commonest[epoch]) > commonest[epoch] // _SIZE_TOLERANCE:
+            faults.append(
+                f"the .data file of ckpt-{epoch} has {data_sizes[epoch]} bytes, those of other runs {commonest[epoch]}"
+            )
+    return faults
 
 
 def _by_ratio(
@@ -131,5 +189,12 @@ def _by_ratio(
 
 
 def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
-    known = {"recipe.json", "run_table.npz", "scores", "report"} | {layout.ratio_name(run.subset_ratio) for run in runs}
-    return sorted(p.name for p in directory.iterdir() if p.name not in known and not files.is_temporary(p.name))
+    known = {"recipe.json", "run_table.npz", "scores", "report"}
+    known |= {f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in runs}
+    found = []
+    for path in directory.iterdir():
+        if layout.parse_ratio(path.name) is not None and path.is_dir():
+            found += [f"{path.name}/{child.name}" for child in path.iterdir() if not files.is_temporary(child.name)]
+        elif not files.is_temporary(path.name):
+            found.append(path.name)
+    return sorted(set(found) - known)

@@ -9,6 +9,7 @@ experiments, so they are found by looking. A folder counts as a run if its name 
 `Run` would write: the ratio in its shortest decimal form, the id without leading zeros.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -20,10 +21,11 @@ from zoo import errors, files
 
 _RATIO = re.compile(r"0\.[0-9]+")
 _RUN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
-_INDEX_SUFFIX = ".index"
-_DATA_SUFFIX = ".data-00000-of-00001"
+CHECKPOINT_INDEX_SUFFIX = ".index"
+CHECKPOINT_DATA_SUFFIX = ".data-00000-of-00001"
 _CHECKPOINT_FILE = re.compile(
-    rf"ckpt-(?P<epoch>0|[1-9][0-9]{{0,17}})(?P<suffix>{re.escape(_INDEX_SUFFIX)}|{re.escape(_DATA_SUFFIX)})"
+    r"ckpt-(?P<epoch>0|[1-9][0-9]{0,17})"
+    rf"(?P<suffix>{re.escape(CHECKPOINT_INDEX_SUFFIX)}|{re.escape(CHECKPOINT_DATA_SUFFIX)})"
 )
 
 
@@ -40,6 +42,14 @@ def ratio_name(subset_ratio: float) -> str:
     if not 0 < ratio < 1:
         raise errors.InvalidValueError(f"subset_ratio is {subset_ratio}, expected a number above 0 and below 1")
     return np.format_float_positional(ratio, trim="-")
+
+
+def parse_ratio(name: str) -> float | None:
+    """The ratio that a folder name stands for; None unless it is written as `ratio_name` writes it."""
+    if not _RATIO.fullmatch(name):
+        return None
+    ratio = float(name)
+    return ratio if 0 < ratio < 1 and ratio_name(ratio) == name else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +156,7 @@ def experiments(zoo: files.PathLike) -> list[str]:
 def _is_experiment(zoo: pathlib.Path, name: str) -> bool:
     if recipe_path(zoo, name).is_file() or run_table_path(zoo, name).is_file():
         return True
-    return any(_parse_ratio(child) is not None for child in _folders(zoo / name))
+    return any(parse_ratio(child) is not None for child in _folders(zoo / name))
 
 
 def runs(zoo: files.PathLike, experiment: str, subset_ratio: float | None = None) -> list[Run]:
@@ -165,7 +175,7 @@ def runs(zoo: files.PathLike, experiment: str, subset_ratio: float | None = None
     found = []
     directory = experiment_directory(zoo, experiment)
     for ratio_folder in _folders(directory):
-        ratio = _parse_ratio(ratio_folder)
+        ratio = parse_ratio(ratio_folder)
         if ratio is None or wanted not in (None, ratio_folder):
             continue
         for run_folder in _folders(directory / ratio_folder):
@@ -183,7 +193,7 @@ def run_from_directory(path: files.PathLike) -> Run:
     directory = pathlib.Path(path)
     if len(directory.parts) < 3 or ".." in directory.parts:
         directory = pathlib.Path(os.path.abspath(directory))
-    ratio = _parse_ratio(directory.parent.name)
+    ratio = parse_ratio(directory.parent.name)
     if ratio is None or not _RUN_ID.fullmatch(directory.name) or not directory.parent.parent.name:
         raise errors.InvalidValueError(f"{path}: expected a run folder <zoo>/<experiment>/<subset_ratio>/<run_id>")
     return Run(directory.parents[2], directory.parent.parent.name, ratio, int(directory.name))
@@ -191,14 +201,30 @@ def run_from_directory(path: files.PathLike) -> Run:
 
 def checkpoint_epochs(run: Run) -> list[int]:
     """Epochs of the run's complete checkpoints (index and data file both there), ascending."""
-    with_index, with_data = _checkpoint_files(run)
-    return sorted(with_index & with_data)
+    index_sizes, data_sizes = checkpoint_sizes(run)
+    return sorted(index_sizes.keys() & data_sizes.keys())
 
 
 def incomplete_checkpoints(run: Run) -> list[int]:
     """Epochs of which only the index or only the data file is there, ascending."""
-    with_index, with_data = _checkpoint_files(run)
-    return sorted(with_index ^ with_data)
+    index_sizes, data_sizes = checkpoint_sizes(run)
+    return sorted(index_sizes.keys() ^ data_sizes.keys())
+
+
+def checkpoint_sizes(run: Run) -> tuple[dict[int, int], dict[int, int]]:
+    """Sizes in bytes of the run's index files, and of its data files, by epoch; nothing is opened."""
+    sizes: dict[str, dict[int, int]] = {CHECKPOINT_INDEX_SUFFIX: {}, CHECKPOINT_DATA_SUFFIX: {}}
+    try:
+        with os.scandir(run.checkpoints_directory) as entries:
+            for entry in entries:
+                match = _CHECKPOINT_FILE.fullmatch(entry.name)
+                # A file that is being replaced can be gone between the listing and the look at it.
+                with contextlib.suppress(FileNotFoundError):
+                    if match and entry.is_file():
+                        sizes[match["suffix"]][int(match["epoch"])] = entry.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    return sizes[CHECKPOINT_INDEX_SUFFIX], sizes[CHECKPOINT_DATA_SUFFIX]
 
 
 def latest_checkpoint(run: Run) -> pathlib.Path:
@@ -210,32 +236,10 @@ def latest_checkpoint(run: Run) -> pathlib.Path:
     epochs = checkpoint_epochs(run)
     if not epochs:
         raise errors.MissingFileError(
-            f"{run.checkpoints_directory}: no complete checkpoint, expected ckpt-<epoch>{_INDEX_SUFFIX} and "
-            f"ckpt-<epoch>{_DATA_SUFFIX}; fetch the run or train it with checkpoints"
+            f"{run.checkpoints_directory}: no complete checkpoint, expected ckpt-<epoch>{CHECKPOINT_INDEX_SUFFIX} and "
+            f"ckpt-<epoch>{CHECKPOINT_DATA_SUFFIX}; fetch the run or train it with checkpoints"
         )
     return run.checkpoint_prefix(epochs[-1])
-
-
-def _checkpoint_files(run: Run) -> tuple[set[int], set[int]]:
-    """Epochs that have an index file, and epochs that have a data file."""
-    try:
-        with os.scandir(run.checkpoints_directory) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return set(), set()
-    epochs: dict[str, set[int]] = {_INDEX_SUFFIX: set(), _DATA_SUFFIX: set()}
-    for name in names:
-        if match := _CHECKPOINT_FILE.fullmatch(name):
-            epochs[match["suffix"]].add(int(match["epoch"]))
-    return epochs[_INDEX_SUFFIX], epochs[_DATA_SUFFIX]
-
-
-def _parse_ratio(name: str) -> float | None:
-    """The ratio that a folder name stands for, if it is written as `ratio_name` writes it."""
-    if not _RATIO.fullmatch(name):
-        return None
-    ratio = float(name)
-    return ratio if 0 < ratio < 1 and ratio_name(ratio) == name else None
 
 
 def _folders(directory: pathlib.Path) -> list[str]:

@@ -3,7 +3,7 @@
 An npz file is a zip archive of npy members. `read` trusts nothing in it: the npy header of a member is held against
 the size that the zip directory gives, and both against a limit, before anything is allocated, so a small file that
 claims 10^12 elements is refused at once. Object and structured arrays are refused, because they would need pickle or
-hide it. Members that were not asked for are not touched.
+hide it. Members that were not asked for are not touched. `verify` reads all of a file and keeps none of it.
 
 `write` is deterministic: equal arrays give equal bytes. `StreamWriter` writes a matrix larger than memory block by
 block; its members are stored uncompressed and start at a multiple of 64 bytes, so that they can be memory-mapped.
@@ -80,6 +80,7 @@ def read(
     *,
     memory_map: Collection[str] = (),
     max_bytes: int = 1 << 36,
+    content: bytes | None = None,
 ) -> dict[str, np.ndarray]:
     """Reads named members of an npz file.
 
@@ -91,6 +92,8 @@ def read(
             uncompressed and not empty; otherwise they are read like the others. The checksum of a mapped member is
             not verified, since that would read all of it.
         max_bytes: upper limit on the bytes that the members read (not mapped) may declare together.
+        content: the bytes of the file where they have been read already; `path` then only names them in messages, and
+            nothing is mapped.
 
     Returns:
         The arrays by name, in the order of `required` and then `optional`.
@@ -101,14 +104,44 @@ def read(
             twice, is encrypted or compressed otherwise than with deflate, holds objects or structures, fails its
             checksum, or has a header that disagrees with its size; or the members are larger than `max_bytes`.
     """
+    mapped = set(memory_map) if content is None else set()
+    with _opened(path, content) as (archive, stream):
+        return _read_members(archive, stream, list(required), list(optional), mapped, max_bytes)
+
+
+def verify(path: files.PathLike) -> None:
+    """Reads every array of an npz file to its end and so verifies its checksum, in constant memory.
+
+    For files whose matrices are memory-mapped elsewhere, and therefore never verified there. Takes as long as reading
+    the file once. Members of the archive that are no npy files are not looked at; nothing of ours reads them.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is not a zip archive, or is truncated, or a member is such as `read` would refuse.
+    """
+    with _opened(path, None) as (archive, stream):
+        file_bytes = stream.seek(0, io.SEEK_END)
+        for name, info in _directory(archive).items():
+            member = _read_header(archive, info, name, file_bytes)
+            with archive.open(info) as data:
+                num_bytes = 0
+                while block := data.read(_BLOCK_BYTES):
+                    num_bytes += len(block)
+            if num_bytes != member.info.file_size:
+                raise ValueError(f"member {name} ends after {num_bytes} of {member.info.file_size} bytes")
+
+
+@contextlib.contextmanager
+def _opened(path: files.PathLike, content: bytes | None) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
+    """The archive and the stream below it; `_FORMAT_ERRORS` raised meanwhile become DamagedFileError."""
     try:
-        stream = open(path, "rb")  # noqa: SIM115 - closed by the with below
+        stream: IO[bytes] = open(path, "rb") if content is None else io.BytesIO(content)  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise errors.MissingFileError(f"{path}: no such file") from error
     with stream:
         try:
             with zipfile.ZipFile(stream) as archive:
-                return _read_members(archive, stream, list(required), list(optional), set(memory_map), max_bytes)
+                yield archive, stream
         except _FORMAT_ERRORS as error:
             reason = str(error) or type(error).__name__
             raise errors.DamagedFileError(

@@ -4,12 +4,14 @@ For T runs on N training and M test examples the table holds three bit matrices,
 correctness: (2 N + M) / 8 bytes a run, 13.75 kB for CIFAR, where the run's own arrays take about a megabyte. All
 scores of Feldman & Zhang (2020) and Jiang et al. (2021) are functions of these matrices. Rows are sorted by subset
 ratio and run id; `zoo.packed_bits` says how the bits lie. `update` fills the table from the run folders and reads only
-what is new since the last time.
+what is new since the last time; rows whose folders are gone stay.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import errno
 import hashlib
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ _ROW_FIELDS = (
 _BIT_FIELDS = ("subset_mask_bits", "train_correctness_bits", "test_correctness_bits")
 _LABEL_FIELDS = ("train_label", "test_label")
 _SCALAR_FIELDS = ("schema_version", "experiment", "num_train", "num_test")
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,8 +163,8 @@ class RunTable:
         """
         return dataclasses.replace(
             self,
-            train_label=_joined_labels("train_label", train_label, self.num_train, self.train_label),
-            test_label=_joined_labels("test_label", test_label, self.num_test, self.test_label),
+            train_label=run_table_checks.joined_labels("train_label", train_label, self.num_train, self.train_label),
+            test_label=run_table_checks.joined_labels("test_label", test_label, self.num_test, self.test_label),
         )
 
 
@@ -269,54 +272,109 @@ def update(
     """The run table of an experiment, brought up to date with its run folders.
 
     Rows whose source has the size and time of modification noted in the table are kept without reading the source;
-    if only the time differs, its SHA-256 decides. All others are read and validated. Runs that are gone leave the
-    table. The table is written only if something changed. An experiment that holds a table and no run folder at all
-    (it was streamed from an archive) keeps its table.
+    if only the time differs, its SHA-256 decides. All others are read and validated. A row whose source is gone, with
+    the run's folder or without it, is kept: the table is then all that is left of the run. (A zoo that was streamed
+    from an archive has a table and perhaps a few fetched runs.) A run whose source is there but damaged leaves the
+    table. To forget rows, delete run_table.npz; it is built again from the run folders.
+
+    N and M are those of the stored table, and without one those that most of the runs have, the first of them if
+    several sizes are as frequent.
+
+    The table is written only if something changed, and about once a minute while many runs are read, so that a kill
+    loses little. In a zoo that may not be written to it is returned all the same, and is built again the next time.
 
     Args:
         zoo: the folder that holds the experiments.
         experiment: name of the experiment.
         train_label: [N] integers by original index, to be stored with the table; None to leave what is stored.
         test_label: [M] integers, likewise.
-        progress: called after each run with the number of runs looked at and the number of all runs.
+        progress: called after each run with the number of runs looked at and the number of all runs, which are the
+            run folders and the rows without a folder.
 
     Returns:
-        The table, and the runs that are left out of it: partial ones, which have no aux_arrays.npz yet, and damaged
-        ones, among them runs whose N or M differs from that of the first good run.
+        The table, and the runs that are left out of it: partial ones, which have neither aux_arrays.npz nor a stored
+        row, and damaged ones (see `run_scan.scan`), among them runs of other N or M.
 
     Raises:
-        MissingFileError: there is neither a good run nor a table without run folders.
+        MissingFileError: there is neither a good run nor a stored row that can be kept.
         DamagedFileError: the stored table is damaged.
-        MismatchError: the stored table belongs to another experiment or to other numbers of examples, or the labels
-            have the wrong length or contradict those stored.
+        MismatchError: the stored table belongs to another experiment, or no row of it is left and the runs have
+            other numbers of examples; or the labels have the wrong length or contradict those stored.
+        OSError: the table cannot be written, for another reason than that the zoo may not be written to.
     """
     path = layout.run_table_path(zoo, experiment)
+    stored = _read_stored(path, experiment)
+    runs, known, sizes = layout.runs(zoo, experiment), {}, None
+    if stored is not None:
+        packed = [layout.Run(pathlib.Path(zoo), experiment, ratio, run_id) for ratio, run_id in _names(stored)]
+        runs = sorted({*runs, *packed}, key=lambda run: (run.subset_ratio, run.run_id))
+        known, sizes = rows_by_run(stored, runs), (stored.num_train, stored.num_test)
+    on_disk = stored
+
+    def save(rows: Sequence[run_scan.RunRow]) -> None:
+        nonlocal on_disk
+        on_disk = _store(path, _from_rows(experiment, rows, stored), on_disk)
+
+    rows, problems = run_scan.scan(runs, known, progress, sizes=sizes, save=save)
+    if rows:
+        table = _from_rows(experiment, rows, stored)
+    elif stored is not None and not problems:
+        table = stored
+    else:
+        raise _nothing_left(path, problems, stored)
+    table = table.with_labels(train_label, test_label)
+    _store(path, table, on_disk)
+    return table, problems
+
+
+def _read_stored(path: pathlib.Path, experiment: str) -> RunTable | None:
     stored = read(path) if path.exists() else None
     if stored is not None and stored.experiment != experiment:
         raise errors.MismatchError(
             f"{path}: the table of experiment {stored.experiment}, found in the folder of {experiment}; "
             "rename the folder, or delete the table to build it from the run folders"
         )
-    runs = layout.runs(zoo, experiment)
-    rows, problems = run_scan.scan(runs, {} if stored is None else rows_by_run(stored, runs), progress)
-    if rows:
-        table = _from_rows(experiment, rows, stored)
-    elif stored is not None and not runs:
-        table = stored
-    else:
-        first = f"; the first: {problems[0].reason}" if problems else ""
-        raise errors.MissingFileError(
-            f"{path.parent}: no finished run: {len(problems)} run folders, none with a sound aux_arrays.npz{first}"
-        )
-    table = table.with_labels(train_label, test_label)
-    if stored is None or not _equal(table, stored):
-        write(path, table)
-    return table, problems
+    return stored
+
+
+def _store(path: pathlib.Path, table: RunTable, on_disk: RunTable | None) -> RunTable:
+    """Writes a table unless it is on the disk already, or the disk may not be written to; returns the table."""
+    if on_disk is None or not _equal(table, on_disk):
+        try:
+            write(path, table)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+    return table
+
+
+def _nothing_left(
+    path: pathlib.Path, problems: Sequence[RunProblem], stored: RunTable | None
+) -> errors.MismatchError | errors.MissingFileError:
+    """The error for an experiment without a single row."""
+    if stored is not None:
+        # Read alone, a run is sound if only its sizes are those of other runs than the table's.
+        row = next((row for problem in problems for row in run_scan.scan([problem.run], {})[0]), None)
+        if row is not None:
+            return errors.MismatchError(
+                f"{path}: the run table has {stored.num_train} training and {stored.num_test} test examples, the runs "
+                f"now {row.num_train} and {row.num_test}; if they replace the former runs on purpose, delete the run "
+                "table"
+            )
+    first = f"; the first: {problems[0].reason}" if problems else ""
+    return errors.MissingFileError(
+        f"{path.parent}: no finished run: {len(problems)} run folders, none with a sound aux_arrays.npz{first}"
+    )
+
+
+def _names(table: RunTable) -> list[tuple[float, int]]:
+    """Subset ratio and run id of each row."""
+    return list(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
 
 
 def rows_by_run(table: RunTable, runs: Sequence[layout.Run]) -> dict[layout.Run, run_scan.RunRow]:
     """The table's rows of the given runs, as `run_scan.scan` takes them; runs that have no row are left out."""
-    row_of = {key: row for row, key in enumerate(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))}
+    row_of = {name: row for row, name in enumerate(_names(table))}
     rows = {}
     for run in runs:
         row = row_of.get((run.subset_ratio, run.run_id))
@@ -333,17 +391,11 @@ def rows_by_run(table: RunTable, runs: Sequence[layout.Run]) -> dict[layout.Run,
 
 
 def _from_rows(experiment: str, rows: Sequence[run_scan.RunRow], stored: RunTable | None) -> RunTable:
-    """A table of these rows, which are in order, with the labels of the stored one."""
-    num_train, num_test = rows[0].num_train, rows[0].num_test
-    if stored is not None and (stored.num_train, stored.num_test) != (num_train, num_test):
-        raise errors.MismatchError(
-            f"{experiment}: the run table has {stored.num_train} training and {stored.num_test} test examples, the "
-            f"runs now {num_train} and {num_test}; if they replace the former runs on purpose, delete the run table"
-        )
+    """A table of these rows, which are in order and of one size, with the labels of the stored one."""
     return RunTable(
         experiment=experiment,
-        num_train=num_train,
-        num_test=num_test,
+        num_train=rows[0].num_train,
+        num_test=rows[0].num_test,
         run_id=np.array([row.run.run_id for row in rows], np.int64),
         subset_ratio=np.array([row.run.subset_ratio for row in rows], np.float64),
         **{field: np.stack([getattr(row, field) for row in rows]) for field in (*_BIT_FIELDS, "source_sha256")},
@@ -364,22 +416,3 @@ def _integer(array: np.ndarray) -> int:
     if array.dtype != np.int64 or array.shape:
         raise errors.InvalidValueError(f"found dtype {array.dtype} and shape {array.shape}, expected one int64")
     return int(array)
-
-
-def _joined_labels(name: str, label: np.ndarray | None, size: int, stored: np.ndarray | None) -> np.ndarray | None:
-    """The labels given, held against those stored; None where there are neither."""
-    if label is None:
-        return stored
-    label = np.asarray(label)
-    if label.shape != (size,) or label.dtype.kind not in "iu":
-        raise errors.MismatchError(
-            f"{name} has dtype {label.dtype} and shape {label.shape}, expected integers of shape {(size,)}"
-        )
-    label = label.astype(np.int64)
-    if stored is not None and not np.array_equal(label, stored):
-        index = int(np.flatnonzero(label != stored)[0])
-        raise errors.MismatchError(
-            f"{name}: example {index} has label {label[index]}, but the run table says {stored[index]}; "
-            "use the data set, in the order, that the runs were trained on"
-        )
-    return label

@@ -33,6 +33,35 @@ def check(fields: Mapping[str, Any]) -> None:
     _check_order(fields["subset_ratio"], fields["run_id"])
 
 
+def joined_labels(name: str, label: np.ndarray | None, size: int, stored: np.ndarray | None) -> np.ndarray | None:
+    """The labels given, held against those stored; None where there are neither.
+
+    Args:
+        name: train_label or test_label, for the messages.
+        label: [size] integers by original index, or None to leave what is stored.
+        size: N or M.
+        stored: [size] int64, or None.
+
+    Raises:
+        MismatchError: the length or dtype is wrong, or a label differs from the stored one.
+    """
+    if label is None:
+        return stored
+    label = np.asarray(label)
+    if label.shape != (size,) or label.dtype.kind not in "iu":
+        raise errors.MismatchError(
+            f"{name} has dtype {label.dtype} and shape {label.shape}, expected integers of shape {(size,)}"
+        )
+    label = label.astype(np.int64)
+    if stored is not None and not np.array_equal(label, stored):
+        index = int(np.flatnonzero(label != stored)[0])
+        raise errors.MismatchError(
+            f"{name}: example {index} has label {label[index]}, but the run table says {stored[index]}; "
+            "use the data set, in the order, that the runs were trained on"
+        )
+    return label
+
+
 def _check_shapes(fields: Mapping[str, Any], num_train: int, num_test: int) -> None:
     num_runs = fields["run_id"].size
     train_bytes, test_bytes = -(-num_train // 8), -(-num_test // 8)

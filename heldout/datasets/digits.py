@@ -9,7 +9,7 @@ import numpy as np
 
 from heldout.datasets import dataset
 
-_VERSION = "1.0.0"
+VERSION = "1.0.0"
 _TRAIN_LABEL_SHA256 = "d88bc14b5455324ff8c5b13f3d3dbf61f9f2fed107c1bdae032e8506d4ff6116"
 _TEST_LABEL_SHA256 = "5b60d960d691c63f4e10de32b748c8dadcfa8c4000d9b6fe5efbd78200686ddc"
 
@@ -30,7 +30,7 @@ def load() -> dataset.Dataset:
     dataset.check_label_order("digits test", label[is_test], _TEST_LABEL_SHA256)
     return dataset.Dataset(
         name="digits",
-        version=_VERSION,
+        version=VERSION,
         train=dataset.Split(images[~is_test], label[~is_test]),
         test=dataset.Split(images[is_test], label[is_test]),
         class_names=tuple(str(digit) for digit in range(10)),

@@ -30,6 +30,18 @@ _BLOCK_BYTES = 1 << 24
 _LARGEST_NUM_CLASSES = 1_000_000
 
 
+def identify(path: files.PathLike) -> tuple[str, str]:
+    """Name and version of the data set in a file: npz:<file name>, and the start of the file's SHA-256.
+
+    Raises:
+        MissingFileError: there is no such file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise errors.MissingFileError(f"{path}: no such file")
+    return f"npz:{path.name}", files.sha256_of_file(path)[:_VERSION_DIGITS]
+
+
 def load(path: files.PathLike) -> dataset.Dataset:
     """Reads and checks the file.
 
@@ -48,11 +60,12 @@ def load(path: files.PathLike) -> dataset.Dataset:
     images = [f"{split}__image" for split in _SPLITS]
     optional = [f"{split}__index" for split in _SPLITS] + [_NUM_CLASSES, _DATA_SCALE, _CLASS_NAMES]
     arrays = npz.read(path, images + [f"{split}__label" for split in _SPLITS], optional, memory_map=images)
+    name, version = identify(path)
     try:
         splits = {split: _split(arrays, split) for split in _SPLITS}
         return dataset.Dataset(
-            name=f"npz:{path.name}",
-            version=files.sha256_of_file(path)[:_VERSION_DIGITS],
+            name=name,
+            version=version,
             train=splits["train"],
             test=splits["test"],
             class_names=_class_names(arrays, splits),

@@ -16,6 +16,28 @@ def names() -> tuple[str, ...]:
     return ("digits", *tfds.PINNED)
 
 
+def identify(name: str) -> tuple[str, str]:
+    """Name and version that `load` would give a data set, without loading it: a file of your own is read once.
+
+    Args:
+        name: as for `load`.
+
+    Returns:
+        (name, version): the name without folders; the version changes whenever content or order change.
+
+    Raises:
+        InvalidValueError: the name is unknown.
+        MissingFileError: there is no such npz file.
+    """
+    if name.startswith(_NPZ_PREFIX):
+        return npz_file.identify(name.removeprefix(_NPZ_PREFIX))
+    if name == "digits":
+        return name, digits.VERSION
+    if name in tfds.PINNED:
+        return name, tfds.PINNED[name].version
+    raise _unknown(name)
+
+
 def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
     """Loads a data set in its stored order.
 
@@ -38,4 +60,10 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
         return digits.load()
     if name in tfds.PINNED:
         return tfds.load(name, data_dir)
-    raise errors.InvalidValueError(f"dataset {name!r} is unknown; use one of {', '.join(names())} or {_NPZ_PREFIX}PATH")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> errors.InvalidValueError:
+    return errors.InvalidValueError(
+        f"dataset {name!r} is unknown; use one of {', '.join(names())} or {_NPZ_PREFIX}PATH"
+    )

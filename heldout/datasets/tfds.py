@@ -235,7 +235,12 @@ def _check_order(
             f"{num_expected // pinned.num_classes} in each of {pinned.num_classes}; delete the folder and prepare it "
             "again"
         )
-    if pinned.has_id and ids:
+    if pinned.has_id:
+        if len(ids) != len(label):
+            raise errors.MismatchError(
+                f"{where}: {len(ids)} of {len(label)} records carry an id, expected all, since without them the order "
+                "cannot be proved; delete the folder and prepare it again"
+            )
         expected = [f"{split_name}_{position:05d}".encode() for position in stored_order(split_name, num_expected)]
         wrong = next((place for place, pair in enumerate(zip(ids, expected, strict=True)) if pair[0] != pair[1]), None)
         if wrong is not None:

@@ -1,7 +1,7 @@
 """Which examples a report shows, and what it says about each.
 
-Per class the most and the least memorized training examples; and for the test examples with the highest single
-subset influence, the training examples that help each most and those that harm it most.
+Per class the most and the least memorized training examples; and for the test examples with the largest single
+subset influence, helpful or harmful, the training examples that help each most and those that harm it most.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,14 @@ class Memorized:
 class Gallery:
     """The extremes of one class; `label` None stands for all classes together.
 
-    `num_undefined` examples of the class have no memorization (no run trained on them, or none held them out).
+    `num_undefined` examples of the class have no memorization (no run trained on them, or none held them out), and
+    `num_zero` have a memorization of exactly 0.
     """
 
     label: int | None
     num_examples: int
     num_undefined: int
+    num_zero: int
     most: tuple[Memorized, ...]
     least: tuple[Memorized, ...]
 
@@ -98,16 +100,17 @@ def _gallery(
     per_side: int,
 ) -> Gallery:
     values = scores.memorization.values[members]
-    spread = scores.memorization.standard_error[members]
+    support = selection.support(scores)[members]
     undefined = int(np.isnan(values).sum())
     # The two ends never share an example, also where a class is small.
     per_side = min(per_side, (members.size - undefined + 1) // 2)
-    most = members[selection.highest(values, per_side, spread)]
-    least = members[selection.lowest(values, min(per_side, members.size - undefined - per_side), spread)]
+    most = members[selection.highest(values, per_side, support)]
+    least = members[selection.lowest(values, min(per_side, members.size - undefined - per_side), support)]
     return Gallery(
         label,
         members.size,
         undefined,
+        int((values == 0).sum()),
         tuple(_memorized(scores, train_label, index) for index in most),
         tuple(_memorized(scores, train_label, index) for index in least),
     )
@@ -132,7 +135,7 @@ def stories_of_tests(
     num_tests: int,
     per_side: int,
 ) -> list[Story]:
-    """The test examples with the highest single influence, the highest first.
+    """The test examples with the largest absolute value of a single influence, the largest first.
 
     Args:
         scores: scores at one ratio.
@@ -141,8 +144,8 @@ def stories_of_tests(
         num_tests: at most so many test examples.
         per_side: at most so many training examples that help, and as many that harm.
     """
-    chosen = selection.highest(scan.highest_per_test, num_tests)
-    chosen = chosen[scan.highest_per_test[chosen] > 0]
+    chosen = selection.highest(scan.largest_per_test, num_tests)
+    chosen = chosen[scan.largest_per_test[chosen] > 0]
     values = _columns(scores.subset_influence, chosen)
     spread = _columns(scores.influence_standard_error, chosen)
     return [
@@ -173,8 +176,9 @@ def _story(
             for index in indices
         )
 
-    helpful = [index for index in selection.highest(values, per_side, spread) if values[index] > 0]
-    harmful = [index for index in selection.lowest(values, per_side, spread) if values[index] < 0]
+    support = selection.support(scores)
+    helpful = [index for index in selection.highest(values, per_side, support) if values[index] > 0]
+    harmful = [index for index in selection.lowest(values, per_side, support) if values[index] < 0]
     return Story(
         test_index,
         _label(test_label, test_index),

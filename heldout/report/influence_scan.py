@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from heldout import saved_scores
+from heldout.report import selection
 
 _BLOCK_VALUES = 1 << 22
 _HALF_BINS = 500
@@ -43,9 +44,11 @@ class InfluenceScan:
         num_constant: pairs whose test example every run got right, or every run got wrong; not in `bin_counts`.
         num_helpful: pairs at or above the threshold, of memorized training examples.
         num_harmful: pairs at or below minus the threshold, of memorized training examples.
-        highest_per_test: float64 [M], highest value of each test example; NaN where all are missing.
-        pairs: the strongest helpful and harmful pairs, by falling absolute value.
+        largest_per_test: float64 [M], largest absolute value of each test example; NaN where all are missing.
+        pairs: the strongest helpful and harmful pairs, by falling absolute value, then by falling support.
         typical_error: root mean square of the standard errors of the pairs in `bin_counts`; NaN if there are none.
+        typical_step: by how much one more right run on the side with fewer runs moves the values of the median training
+            example; NaN if no example has runs on both sides.
     """
 
     bin_counts: np.ndarray
@@ -55,9 +58,10 @@ class InfluenceScan:
     num_constant: int
     num_helpful: int
     num_harmful: int
-    highest_per_test: np.ndarray
+    largest_per_test: np.ndarray
     pairs: tuple[Pair, ...]
     typical_error: float
+    typical_step: float
 
 
 def bin_centres() -> np.ndarray:
@@ -85,9 +89,10 @@ def scan(
     errors_seen = np.zeros(_ERROR_BINS + 1, dtype=np.int64)
     missing = constant = helpful = harmful = 0
     square_sum = 0.0
-    highest = np.full(num_test, np.nan)
+    largest = np.full(num_test, np.nan)
     kept: list[np.ndarray] = []
     memorized = scores.memorization.values >= pairs_memorization
+    support = selection.support(scores)
     for start in range(0, num_train, rows):
         values = np.asarray(scores.subset_influence[start : start + rows], dtype=np.float32)
         spread = np.asarray(scores.influence_standard_error[start : start + rows], dtype=np.float32)
@@ -99,11 +104,11 @@ def scan(
         counts += np.bincount(_bins(values[varied]), minlength=NUM_BINS)
         errors_seen += np.bincount(_error_bins(spread[varied]), minlength=_ERROR_BINS + 1)
         square_sum += float(np.square(spread[varied], dtype=np.float64).sum())
-        highest = np.fmax(highest, np.fmax.reduce(values, axis=0))
+        largest = np.fmax(largest, np.fmax.reduce(np.abs(values), axis=0))
         strong = (np.abs(values) >= pairs_influence) & memorized[start : start + rows, None]
         helpful += int((strong & (values > 0)).sum())
         harmful += int((strong & (values < 0)).sum())
-        kept = [_strongest(kept, values, spread, strong, start, max_pairs)]
+        kept = [_strongest(kept, _found(values, spread, strong, start, support), max_pairs)]
     total = int(counts.sum())
     return InfluenceScan(
         bin_counts=counts,
@@ -113,10 +118,32 @@ def scan(
         num_constant=constant,
         num_helpful=helpful,
         num_harmful=harmful,
-        highest_per_test=highest,
-        pairs=tuple(Pair(int(i), int(j), float(v), float(s)) for i, j, v, s in (kept[0] if kept else ())),
+        largest_per_test=largest,
+        pairs=tuple(Pair(int(i), int(j), float(v), float(s)) for i, j, v, s, _ in (kept[0] if kept else ())),
         typical_error=math.sqrt(square_sum / total) if total else math.nan,
+        typical_step=1 / float(np.median(support[support > 0])) if support.any() else math.nan,
     )
+
+
+def strongest_pair(scores: saved_scores.RatioScores) -> Pair | None:
+    """The pair with the largest absolute subset influence, helpful or harmful; None where all are 0 or missing.
+
+    Of equal ones the pair whose training example has the larger support comes first, then the smaller indices. Cost:
+    one read of the matrix of values.
+    """
+    num_train, num_test = scores.subset_influence.shape
+    rows = max(1, _BLOCK_VALUES // max(1, num_test))
+    largest = np.full(num_train, np.nan)
+    for start in range(0, num_train, rows):
+        values = np.asarray(scores.subset_influence[start : start + rows], dtype=np.float32)
+        largest[start : start + rows] = np.fmax.reduce(np.abs(values), axis=1, initial=np.nan)
+    best = selection.highest(largest, 1, selection.support(scores))
+    if not best.size or largest[best[0]] == 0:
+        return None
+    train = int(best[0])
+    row = np.asarray(scores.subset_influence[train], dtype=np.float64)
+    test = int(np.nanargmax(np.abs(row)))
+    return Pair(train, test, float(row[test]), float(scores.influence_standard_error[train, test]))
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
@@ -128,14 +155,18 @@ def _error_bins(spread: np.ndarray) -> np.ndarray:
     return np.rint(spread * _ERROR_BINS).astype(np.int64)
 
 
-def _strongest(
-    kept: list[np.ndarray], values: np.ndarray, spread: np.ndarray, strong: np.ndarray, start: int, max_pairs: int
-) -> np.ndarray:
-    """The kept pairs and those of this block, cut to the strongest; float64 [P, 4]: train, test, value, error."""
+def _found(values: np.ndarray, spread: np.ndarray, strong: np.ndarray, start: int, support: np.ndarray) -> np.ndarray:
+    """The strong pairs of a block of rows; float64 [P, 5]: train, test, value, error, support."""
     rows, columns = np.nonzero(strong)
-    found = np.column_stack([rows + start, columns, values[rows, columns], spread[rows, columns]]).astype(np.float64)
+    train = rows + start
+    found = [train, columns, values[rows, columns], spread[rows, columns], support[train]]
+    return np.column_stack(found).astype(np.float64)
+
+
+def _strongest(kept: list[np.ndarray], found: np.ndarray, max_pairs: int) -> np.ndarray:
+    """The kept pairs and those found, cut to the strongest; [P, 5] as of `_found`."""
     together = np.concatenate([*kept, found])
-    order = np.lexsort((together[:, 1], together[:, 0], -np.abs(together[:, 2])))
+    order = np.lexsort((together[:, 1], together[:, 0], -together[:, 4], -np.abs(together[:, 2])))
     return together[order[:max_pairs]]
 
 

@@ -85,7 +85,7 @@ def build(
     stories = galleries.stories_of_tests(scores, scan, labels, options.num_stories, options.num_effects)
     embedded, table = _embed(view, shown, stories, scan.pairs)
     columns = {
-        "examples": tables.examples(scores, saved.consistency.score, view.train_label, options.max_examples),
+        "examples": tables.examples(scores, saved.consistency, view.train_label, options.max_examples),
         "pairs": tables.pairs(scan.pairs, scores, labels),
     }
     charts = _charts(saved, scores, scan)
@@ -101,7 +101,9 @@ def build(
         "galleries": shown,
         "per_side": per_side,
         "stories": stories,
-        "largest_effect": max((abs(effect.value) for story in stories for effect in story.helpful), default=1.0),
+        "largest_effect": max(
+            (abs(effect.value) for story in stories for effect in (*story.helpful, *story.harmful)), default=1.0
+        ),
         "images": embedded,
         "num_stretched": table.num_stretched if table else 0,
         "image_rules": table.style_sheet() if table else "",
@@ -138,12 +140,14 @@ def _facts(saved: saved_scores.SavedScores, scores: saved_scores.RatioScores) ->
         "num_defined": defined,
         "memorized_share": scores.memorized.count / defined if defined else float("nan"),
         "undefined": formats.undefined(support.num_in, support.num_heldout),
+        "few_runs": formats.few_runs(scores.num_runs, support.num_in, support.num_heldout),
         "num_certain": int((support.standard_error == 0).sum()),
         "median_in": int(np.median(support.num_in)),
         "median_heldout": int(np.median(support.num_heldout)),
         "ratios": [float(ratio) for ratio in saved.consistency.subset_ratios],
         "ratios_with_data": [float(saved.consistency.subset_ratios[row]) for row in with_data],
         "consistency_undefined": int(np.isnan(saved.consistency.score).sum()),
+        "consistency_partial": int(np.isin(saved.consistency.num_ratios, range(1, with_data.size)).sum()),
         "profile_undefined": int(np.isnan(profile).any(axis=0).sum()),
         "only_ratio_mean": float(np.nanmean(only)),
         "only_ratio_quartiles": [float(value) for value in np.nanquantile(only, [0.25, 0.75])],
@@ -189,6 +193,7 @@ def _environment(class_names: Sequence[str] | None) -> "jinja2.Environment":
         "signed": formats.signed,
         "error": formats.error,
         "count": formats.count,
+        "counted": formats.counted,
         "percent": formats.percent,
         "label_text": label_text,
         "markup": markupsafe.Markup,

@@ -21,7 +21,7 @@ import numpy as np
 from heldout import saved_scores
 from heldout.datasets import registry
 from heldout.report import dataset_view, page, selection
-from zoo import errors, files
+from zoo import errors, files, npz
 
 SCHEMA_VERSION = 1
 PAGE_NAME = "report.html"
@@ -70,7 +70,8 @@ def render(config: ReportConfig) -> ReportResult:
         InvalidValueError: an option is out of range, or the ratio was not scored.
         MismatchError: the folder holds a report with other options or a page of another origin and `overwrite` is
             not set, or the data set is not the one behind the scores.
-        DamagedFileError: a score file or the record of the report cannot be read.
+        DamagedFileError: a score file or the record of the report cannot be read, or the influence matrix shown
+            fails its checksum.
     """
     return render_scores(saved_scores.load(config.scores), config)
 
@@ -80,10 +81,13 @@ def render_scores(saved: saved_scores.SavedScores, config: ReportConfig) -> Repo
     check_options(config.options)
     output = pathlib.Path(config.output)
     scores = selection.ratio_scores(saved, config.subset_ratio)
-    options, digest = _options(config, saved.experiment), _digest(saved)
+    shown = registry.identify(config.dataset) if config.dataset else None
+    options, digest = _options(config, saved.experiment, shown), _digest(saved, shown)
     record = _read_record(output, options, config.overwrite)
     if record is not None and record["options"] == options and record["digest"] == digest and _intact(output, record):
         return _result(output, record["files"], up_to_date=True)
+    if isinstance(scores.subset_influence, np.memmap):
+        npz.verify(saved.directory / saved_scores.influence_name(scores.subset_ratio))
     dataset = registry.load(config.dataset, config.data_dir) if config.dataset else None
     built = page.build(saved, scores, dataset_view.view(saved, dataset), config.options)
     contents = {f"figures/{chart.name}.png": chart.png for chart in built.charts}
@@ -104,22 +108,25 @@ def check_options(options: page.PageOptions) -> None:
         raise errors.InvalidValueError(f"pairs_memorization {options.pairs_memorization}: must be between -1 and 1")
 
 
-def _options(config: ReportConfig, experiment: str) -> dict[str, Any]:
+def _options(config: ReportConfig, experiment: str, shown: tuple[str, str] | None) -> dict[str, Any]:
     """What decides about the page apart from the scores, as JSON would give it back; no paths, so a zoo can move."""
     options = dataclasses.asdict(config)
     for name in ("scores", "output", "overwrite", "data_dir"):
         del options[name]
     options["experiment"] = experiment
+    options["dataset"] = None if shown is None else shown[0]
     return dict(json.loads(json.dumps(options)))
 
 
-def _digest(saved: saved_scores.SavedScores) -> str:
-    """SHA-256 over provenance, every array but the two large matrices, and the files of this package.
+def _digest(saved: saved_scores.SavedScores, shown: tuple[str, str] | None) -> str:
+    """SHA-256 over provenance, every array but the two large matrices, the data set shown, and this package's files.
 
     The matrices are left out because reading them takes as long as making the page; the digest of the run table in
-    the provenance stands for them. The images are left out too; that their labels fit is checked when they are drawn.
+    the provenance stands for them, and their checksums are verified when a page is made. Name and version of the data
+    set stand for its images; the version of an npz file is its digest.
     """
     digest = hashlib.sha256()
+    digest.update(json.dumps(shown).encode())
     digest.update(json.dumps([SCHEMA_VERSION, saved.experiment, saved.schema_version]).encode())
     digest.update(json.dumps(dict(saved.provenance), sort_keys=True, default=str).encode())
     for scores in saved.ratios.values():

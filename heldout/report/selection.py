@@ -1,7 +1,8 @@
 """Which ratio and which examples a report speaks about.
 
-Rankings treat NaN (no run on one side) as absent, and break ties first by the smaller standard error, then by the
-smaller original index, so that a report does not change from one run of the program to the next.
+Rankings treat NaN (no run on one side) as absent. They break ties first by the larger support, the number of runs on
+the side that has fewer: +1.00 from 100 held-out runs says more than +1.00 from 2, though both have a standard error of
+0. Then the smaller original index wins, so that a report does not change from one run of the program to the next.
 """
 
 from collections.abc import Sequence
@@ -39,21 +40,32 @@ def ratio_scores(saved: saved_scores.SavedScores, subset_ratio: float | None = N
     )
 
 
-def highest(values: np.ndarray, count: int, standard_error: np.ndarray | None = None) -> np.ndarray:
-    """Positions of the `count` highest values in falling order, NaN left out; int64, at most `count` long."""
+def support(scores: saved_scores.RatioScores) -> np.ndarray:
+    """Runs on the side that has fewer, per training example: min(num_in, num_heldout), int64 [N]."""
+    return np.minimum(scores.memorization.num_in, scores.memorization.num_heldout)
+
+
+def highest(values: np.ndarray, count: int, support: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the `count` highest values in falling order, NaN left out; int64, at most `count` long.
+
+    Args:
+        values: numbers [n].
+        count: how many.
+        support: [n] runs behind each value, of which the larger number breaks ties; None where all have the same.
+    """
     values = np.asarray(values, dtype=np.float64)
     candidates = np.flatnonzero(~np.isnan(values))
     if candidates.size > 4 * count:  # a sort of everything is not needed; ties at the cut are all kept
         cut = np.partition(values[candidates], candidates.size - count)[candidates.size - count] if count else np.inf
         candidates = candidates[values[candidates] >= cut]
-    spread = np.zeros(candidates.size) if standard_error is None else np.asarray(standard_error)[candidates]
-    order = np.lexsort((candidates, spread, -values[candidates]))
+    runs = np.zeros(candidates.size, np.int64) if support is None else np.asarray(support)[candidates]
+    order = np.lexsort((candidates, -runs, -values[candidates]))
     return candidates[order[:count]]
 
 
-def lowest(values: np.ndarray, count: int, standard_error: np.ndarray | None = None) -> np.ndarray:
-    """Positions of the `count` lowest values in rising order, NaN left out; int64, at most `count` long."""
-    return highest(-np.asarray(values, dtype=np.float64), count, standard_error)
+def lowest(values: np.ndarray, count: int, support: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the `count` lowest values in rising order; arguments and result as of `highest`."""
+    return highest(-np.asarray(values, dtype=np.float64), count, support)
 
 
 def class_name(label: int | None, class_names: Sequence[str] | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from heldout import bootstrap, saved_scores
-from heldout.report import selection
+from heldout import scores as scores_lib
+from heldout.report import formats, influence_scan, selection
 
 
 def text_summary(
@@ -24,8 +25,9 @@ def text_summary(
         num_tests: how many test examples to name for the most memorized training example.
 
     Returns:
-        Runs, accuracy, the number of memorized examples with its interval, the most memorized example, and the test
-        examples that it influences most, each value with its standard error.
+        Runs, a warning where they are few, accuracy, the number of memorized examples with its interval, the most
+        memorized example, the test examples that it influences most, and the strongest pair of all, each value with
+        its standard error. Cost: one read of the matrix of subset influence.
 
     Raises:
         InvalidValueError: the ratio was not scored.
@@ -33,18 +35,27 @@ def text_summary(
     scores = selection.ratio_scores(saved, subset_ratio)
     num_train, num_test = scores.subset_influence.shape
     lines = [
-        f"{saved.experiment}: {scores.num_runs} runs at subset ratio {scores.subset_ratio:g}, "
+        f"{saved.experiment}: {counted(scores.num_runs, 'run')} at subset ratio {scores.subset_ratio:g}, "
         f"{num_train} training and {num_test} test examples",
+    ]
+    if warning := formats.few_runs(scores.num_runs, scores.memorization.num_in, scores.memorization.num_heldout):
+        lines.append(warning)
+    lines += [
         f"accuracy: {percent(scores.mean_accuracy_in)} trained on, {percent(scores.mean_accuracy_heldout)} held out, "
         f"{percent(scores.mean_test_accuracy)} test",
         memorized_sentence(scores.memorized),
     ]
     undefined = int(np.isnan(scores.memorization.values).sum())
     if undefined:
-        lines.append(f"{undefined} examples have no memorization: no run trained on them, or none held them out")
-    best = selection.highest(scores.memorization.values, 1, scores.memorization.standard_error)
+        verb, them = ("has", "it") if undefined == 1 else ("have", "them")
+        lines.append(
+            f"{counted(undefined, 'example')} {verb} no memorization: no run trained on {them}, or none held {them} out"
+        )
+    best = selection.highest(scores.memorization.values, 1, selection.support(scores))
     if best.size:
         lines += _most_memorized(saved, scores, int(best[0]), class_names, num_tests)
+    if (pair := influence_scan.strongest_pair(scores)) is not None:
+        lines.append(_strongest_pair(saved, scores, pair, class_names))
     return "\n".join(lines)
 
 
@@ -53,10 +64,15 @@ def percent(share: float) -> str:
     return "no data" if np.isnan(share) else f"{100 * share:.1f} %"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, the number as a program would read it: "1 run", "1400 runs"."""
+    return f"{number} {noun if number == 1 else noun + 's'}"
+
+
 def memorized_sentence(memorized: bootstrap.CountInterval) -> str:
     """The number of memorized examples with its interval, as one clause."""
     return (
-        f"memorized (memorization >= {memorized.threshold:g}): {memorized.count} examples, "
+        f"memorized (memorization >= {memorized.threshold:g}): {counted(memorized.count, 'example')}, "
         f"interval {memorized.low:.0f} to {memorized.high:.0f} (bootstrap over runs, {memorized.num_draws} draws)"
     )
 
@@ -77,11 +93,11 @@ def _most_memorized(
     score = value_with_error(support.values[index], support.standard_error[index])
     lines = [
         f"most memorized: training example {index}{_class(saved.train_label, index, class_names)}, memorization "
-        f"{score} ({support.num_in[index]} runs with it, {support.num_heldout[index]} without)"
+        f"{score} {_runs(support, index)}"
     ]
     row = np.asarray(scores.subset_influence[index], dtype=np.float64)
     spread = np.asarray(scores.influence_standard_error[index], dtype=np.float64)
-    for test in selection.highest(np.abs(row), num_tests, spread):
+    for test in selection.highest(np.abs(row), num_tests):
         lines.append(
             f"  its subset influence on test example {test}{_class(saved.test_label, int(test), class_names)}: "
             f"{value_with_error(row[test], spread[test])}"
@@ -89,6 +105,25 @@ def _most_memorized(
     if support.standard_error[index] == 0:
         lines.append("  (an error of 0 means that no run disagreed, not that the value is certain)")
     return lines
+
+
+def _strongest_pair(
+    saved: saved_scores.SavedScores,
+    scores: saved_scores.RatioScores,
+    pair: influence_scan.Pair,
+    class_names: Sequence[str] | None,
+) -> str:
+    train, test = pair.train_index, pair.test_index
+    return (
+        f"strongest pair: training example {train}{_class(saved.train_label, train, class_names)} -> "
+        f"test example {test}{_class(saved.test_label, test, class_names)}, subset influence "
+        f"{value_with_error(pair.value, pair.standard_error)} {_runs(scores.memorization, train)}"
+    )
+
+
+def _runs(support: scores_lib.Scores, index: int) -> str:
+    """The runs behind the values of a training example: "(280 runs with it, 120 without)"."""
+    return f"({counted(int(support.num_in[index]), 'run')} with it, {support.num_heldout[index]} without)"
 
 
 def _class(labels: np.ndarray | None, index: int, class_names: Sequence[str] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from heldout import saved_scores
+from heldout import scores as scores_lib
 from heldout.report import influence_scan, selection
 
 ROWS_PER_PAGE = 50
@@ -17,7 +18,7 @@ _DIGITS = 4
 
 def examples(
     scores: saved_scores.RatioScores,
-    consistency_score: np.ndarray,
+    consistency: scores_lib.Consistency,
     train_label: np.ndarray | None,
     max_rows: int,
 ) -> dict[str, list[Any]]:
@@ -25,14 +26,14 @@ def examples(
 
     Args:
         scores: scores at one ratio.
-        consistency_score: float64 [N].
+        consistency: its score and the number of ratios behind it.
         train_label: int64 [N], or None: then there is no column `label`.
         max_rows: at most so many rows.
     """
     support = scores.memorization
     rows = np.arange(support.values.size)
     if rows.size > max_rows:
-        rows = np.sort(selection.highest(support.values, max_rows, support.standard_error))
+        rows = np.sort(selection.highest(support.values, max_rows, selection.support(scores)))
     columns: dict[str, list[Any]] = {"index": rows.tolist()}
     if train_label is not None:
         columns["label"] = train_label[rows].tolist()
@@ -43,7 +44,8 @@ def examples(
         "accuracy_heldout": _numbers(scores.accuracy_heldout[rows]),
         "num_in": support.num_in[rows].tolist(),
         "num_heldout": support.num_heldout[rows].tolist(),
-        "consistency": _numbers(consistency_score[rows]),
+        "consistency": _numbers(consistency.score[rows]),
+        "num_ratios": consistency.num_ratios[rows].tolist(),
     }
     return columns
 

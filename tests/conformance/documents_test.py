@@ -147,7 +147,8 @@ def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("documents")
     zoo, experiment, data = here / "zoo", "digits-mlp", cases.tiny_digits(40, 20)
     recipe = cases.tiny_recipe(data)
-    recipes.adopt(zoo, recipes.Recipe(experiment, recipe.dataset, "mlp", {"hidden_sizes": [8]}, recipe.training))
+    options = {"hidden_sizes": [8]}
+    recipes.adopt(zoo, recipes.Recipe(experiment, recipe.dataset, "mlp", options, recipe.training, "npz:gone.npz"))
     generator = np.random.default_rng(5)
     for run_id in range(24):
         mask = np.zeros(40, bool)

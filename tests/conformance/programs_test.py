@@ -33,11 +33,13 @@ def test_help_opens_with_a_command_that_runs_and_lists_every_flag(helped):
     assert f"python -m scripts.{program} " in result.stdout or f"python -m scripts.{program}\n" in result.stdout
     source = (_ROOT / "scripts" / f"{program}.py").read_text()
     flags = re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", source)
-    declared = re.search(r"common_flags\.declare\(([^)]*)\)", source)
+    declared = re.search(r"_SHARED_FLAGS = \(([^)]*)\)", source)
     flags += re.findall(r'"(\w+)"', declared[1]) if declared else []
     assert flags
     for flag in flags:
-        assert re.search(rf"--(\[no\])?{flag}\b", result.stdout), f"{flag} is not explained"
+        assert re.search(rf"^  --(\[no\])?{flag}\b", result.stdout, re.MULTILINE), f"{flag} is not explained"
+    for name in re.findall(r"common_flags\.([A-Z_]+)\.value", source):
+        assert f'"{name.lower()}"' in declared[1], f"{name} is read but not declared"
 
 
 def test_flags_of_the_command_in_the_help_exist(helped):
@@ -54,6 +56,16 @@ def test_unknown_flags_and_arguments_are_refused_in_a_line(helped):
         assert result.returncode == 2
         assert result.stderr.startswith("error: ")
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "argument"),
+    [("evaluate_run", "--zoo=z"), ("evaluate_run", "--experiment=e"), ("list_zoo", "--dataset=d")],
+)
+def test_flags_of_other_programs_are_refused(program, argument):
+    result = start(program, argument)
+    assert result.returncode == 2
+    assert f"{argument.split('=')[0]} is not read by this program" in result.stderr
 
 
 def test_every_program_is_installed_and_documented():

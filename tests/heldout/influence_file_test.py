@@ -1,6 +1,7 @@
 """The influence matrix on disk: the same numbers, bounded memory, and never half a file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,3 +99,17 @@ def test_unknown_ratio_writes_nothing(tmp_path):
     with pytest.raises(errors.InvalidValueError, match=r"0\.9"):
         influence_file.write(tmp_path / "x.npz", cases.make_table(*cases.random_arrays()), 0.9)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_refused(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    rows = free // 8 // 1000
+    folder = tmp_path / "not" / "there" / "yet"
+    influence_file.check_disk(folder, 1, rows // 2, 1000)
+    with pytest.raises(
+        influence_file.DiskSpaceError, match=rf"{folder}: .*need .*B, .*B are free; make room"
+    ) as caught:
+        influence_file.check_disk(folder, 4, rows, 1000)
+    assert isinstance(caught.value, errors.HeldoutError)
+    assert isinstance(caught.value, OSError)
+    assert not folder.parent.exists()

@@ -1,11 +1,12 @@
 """Subset influence against the plain formula, loops, exhaustive enumeration, coverage; and the memory limit."""
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from heldout import influence_matrix
+from heldout import influence_matrix, score_config
 from tests.reference import scores as reference
 from zoo import errors, run_table
 
@@ -163,3 +164,33 @@ def test_intervals_cover():
     found = influence_matrix.subset_influence(make_table(mask, test), 0.5)
     covered = np.abs(found.values[0] - (p1 - p0)) <= 1.96 * found.standard_error[0]
     assert 0.93 <= covered.mean() <= 0.97
+
+
+def test_the_default_limit_is_enough_for_imagenet():
+    small = make_table(np.zeros((2, 8), bool), np.zeros((2, 8), bool))
+    num_runs, num_train, num_test = 2000, 1_281_167, 50_000
+    # One byte, seen as many times as the packed matrices have: sizes are all that counts here.
+    bits = {
+        name: np.broadcast_to(np.zeros((), np.uint8), (num_runs, -(-size // 8)))
+        for name, size in (
+            ("subset_mask_bits", num_train),
+            ("train_correctness_bits", num_train),
+            ("test_correctness_bits", num_test),
+        )
+    }
+    rows = {"source_size": np.int64, "source_mtime_ns": np.int64}
+    table = dataclasses.replace(
+        small,
+        num_train=num_train,
+        num_test=num_test,
+        run_id=np.arange(num_runs),
+        subset_ratio=np.full(num_runs, 0.7),
+        source_sha256=np.zeros((num_runs, 32), np.uint8),
+        **{name: np.zeros(num_runs, dtype) for name, dtype in rows.items()},
+        **bits,
+    )
+    default = score_config.ScoreConfig("zoo", "demo").memory_limit_mb
+    influence_matrix.check_memory_limit(table, default << 20)
+    influence_matrix.check_memory_limit(table, influence_matrix.DEFAULT_MEMORY_LIMIT_BYTES)
+    with pytest.raises(errors.InvalidValueError, match=r"1290 MiB\); raise the limit"):
+        influence_matrix.check_memory_limit(table, 1024 << 20)

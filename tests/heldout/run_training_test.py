@@ -126,6 +126,15 @@ def test_a_diverged_run_fails_and_leaves_no_files_while_others_finish(tmp_path, 
     assert results[2].run.aux_arrays_path.exists()
 
 
+def test_a_run_that_diverges_in_its_last_step_fails_too(tmp_path, data):
+    # The loss before the only update is finite; the weights after it are not fit to predict.
+    recipe = cases.tiny_recipe(data, num_epochs=1, batch_size=1000, learning_rate=1e38)
+    (result,) = run_training.RunTrainer(recipe, data).train_group(runs(tmp_path, [0]))
+    assert "not finite" in result.failure
+    assert np.isfinite(result.loss)
+    assert not result.run.directory.exists()
+
+
 def test_normaliser_equals_the_data_sets_own(data):
     split = data.train.images[:5]
     normalised = evaluation.normaliser(data)(tf.constant(split)).numpy()

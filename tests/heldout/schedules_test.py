@@ -8,7 +8,7 @@ from heldout import schedules, training_config
 
 def rates(**options):
     config = training_config.TrainingConfig(num_epochs=4, learning_rate=0.5, **options)
-    return schedules.learning_rates(config, steps_per_epoch=2)
+    return np.concatenate([schedules.learning_rates(config, 2, epoch) for epoch in range(4)])
 
 
 def test_constant():

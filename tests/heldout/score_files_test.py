@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from heldout import influence_matrix, published_formats, saved_scores, score_files, scores
+from heldout import influence_file, influence_matrix, published_formats, saved_scores, score_files, scores
+from heldout.datasets import registry
 from zoo import aux_arrays, errors, layout, npz, run_table
 
 N, M = 40, 17
@@ -69,9 +70,10 @@ def test_saved_scores_are_the_scores(config):
     assert not summary.up_to_date
     assert (summary.num_runs, summary.subset_ratios, summary.problems) == (60, RATIOS, ())
     table, saved = table_of(config), score_files.load_scores(summary.directory)
-    assert (saved.experiment, saved.schema_version) == ("demo", 1)
+    assert (saved.experiment, saved.schema_version) == ("demo", 2)
     assert saved.provenance["table_digest"] == table.digest()
-    assert (saved.provenance["num_runs"], saved.provenance["dataset"]) == (60, config.dataset)
+    assert saved.provenance["num_runs"] == 60
+    assert saved.provenance["dataset"] == " ".join(registry.identify(config.dataset))
     np.testing.assert_array_equal(saved.train_label, TRAIN_LABEL)
     np.testing.assert_array_equal(saved.test_label, TEST_LABEL)
     assert tuple(saved.ratios) == RATIOS
@@ -120,6 +122,7 @@ def test_published_formats_and_tables(config):
     assert examples["subset_ratio"] == [0.3] * N + [0.7] * N
     np.testing.assert_array_equal(examples["memorization"][N:], saved.ratios[0.7].memorization.values)
     np.testing.assert_array_equal(examples["consistency_score"][:N], saved.consistency.score)
+    np.testing.assert_array_equal(examples["num_ratios"][N:], saved.consistency.num_ratios)
     pair_table = pyarrow.parquet.read_table(directory / "high_influence_pairs.parquet").to_pydict()
     assert {0.3, 0.7} == set(pair_table["subset_ratio"])
     for index, label in zip(pair_table["train_index"], pair_table["train_label"], strict=True):
@@ -181,6 +184,19 @@ def test_a_missing_file_is_made_again(config):
     assert (directory / "subset_influence-0.7.npz").stat().st_mtime_ns == kept
 
 
+def test_room_on_the_disk_is_asked_for_what_is_not_there_yet(config, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        influence_file, "check_disk", lambda _, num_matrices, *sizes: asked.append((num_matrices, sizes))
+    )
+    directory = score_files.compute_scores(config).directory
+    (directory / "subset_influence-0.3.npz").unlink()
+    score_files.compute_scores(config)
+    # Two are replaced, one after the other.
+    score_files.compute_scores(dataclasses.replace(config, num_draws=21, overwrite=True))
+    assert asked == [(2, (N, M)), (1, (N, M)), (1, (N, M))]
+
+
 @pytest.mark.parametrize("what", ["memorization at ratio 0.3", "subset influence at ratio 0.7", "tables"])
 def test_killed_and_continued(config, tmp_path, what):
     untouched = dataclasses.replace(config, output=str(tmp_path / "whole"))
@@ -228,6 +244,7 @@ def test_a_ratio_that_lost_its_runs_is_not_deleted_in_silence(config):
     directory = score_files.compute_scores(config).directory
     for path in sorted((layout.experiment_directory(config.zoo, "demo") / "0.3").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
+    layout.run_table_path(config.zoo, "demo").unlink()
     with pytest.raises(errors.MismatchError, match=r"scores-0\.3\.npz.*--overwrite"):
         score_files.compute_scores(config)
     assert (directory / "scores-0.3.npz").exists()
@@ -264,6 +281,7 @@ def test_labels_in_another_order_are_refused(config, tmp_path):
     [
         ({"table_format": "xlsx"}, "table_format.*parquet, csv"),
         ({"num_draws": 0}, "num_draws"),
+        ({"num_draws": 1_000_001}, "num_draws.*from 1 to 1e"),
         ({"memory_limit_mb": 0}, "memory_limit_mb"),
         ({"pairs_influence": 1.5}, "pairs_influence"),
         ({"pairs_memorization": float("nan")}, "pairs_memorization"),
@@ -277,6 +295,30 @@ def test_bad_values_are_refused_before_anything_is_written(config, changes, mess
     with pytest.raises(errors.InvalidValueError, match=message):
         score_files.compute_scores(dataclasses.replace(config, **changes))
     assert not config.directory.exists()
+
+
+def test_changed_thresholds_are_not_taken_for_done(config):
+    directory = score_files.compute_scores(config).directory
+    before = state(directory)
+    other = dataclasses.replace(config, pairs_influence=0.99, overwrite=True)
+    assert not score_files.compute_scores(other).up_to_date
+    name = "high_influence_pairs.parquet"
+    found = pyarrow.parquet.read_table(directory / name)["subset_influence"].to_numpy()
+    assert (found >= 0.99).all()
+    assert state(directory)[name] != before[name]
+    for kept in ("scores-0.7.npz", "subset_influence-0.7.npz"):
+        assert state(directory)[kept] == before[kept]
+
+
+def test_where_a_data_set_lies_does_not_matter_but_what_is_in_it(config, tmp_path):
+    directory = score_files.compute_scores(config).directory
+    (tmp_path / "moved").mkdir()
+    moved = pathlib.Path(config.dataset.removeprefix("npz:")).rename(tmp_path / "moved/data.npz")
+    assert score_files.compute_scores(dataclasses.replace(config, dataset=f"npz:{moved}")).up_to_date
+    np.savez(moved, **dict(np.load(moved)), __num_classes=7)
+    with pytest.raises(errors.MismatchError, match=r"another configuration[^$]*npz:data\.npz"):
+        score_files.compute_scores(dataclasses.replace(config, dataset=f"npz:{moved}"))
+    assert str(tmp_path) not in (directory / "config.json").read_text()
 
 
 def test_missing_things(tmp_path):
@@ -314,7 +356,7 @@ def test_unsound_files_are_refused(config):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema_version", 2, "schema version 2, expected 1"),
+        ("schema_version", 1, "schema version 1, expected 2"),
         ("complete", "yes", "complete is 'yes', expected bool"),
         ("provenance", {"experiment": "demo"}, "table_digest is None"),
         ("files", None, "files is None"),

@@ -110,6 +110,8 @@ def test_consistency_equals_plain_loops():
     np.testing.assert_allclose(found.standard_error, error, rtol=1e-14)
     np.testing.assert_allclose(found.score, score, rtol=1e-14)
     np.testing.assert_allclose(found.score_standard_error, score_error, rtol=1e-14)
+    np.testing.assert_array_equal(found.num_ratios, np.sum(~np.isnan(profile), axis=0))
+    assert found.num_ratios[[5, 6, 7]].tolist() == [1, 0, 2]
     assert found.score[5] == found.profile[1, 5]
     assert np.isnan(found.score[6])
     np.testing.assert_array_equal(found.subset_ratios, [0.3, 0.7])

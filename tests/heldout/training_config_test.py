@@ -23,6 +23,8 @@ from zoo import errors
         ("augmentation", ("crop", "crop")),
         ("augmentation", ("flip", "crop")),
         ("crop_padding", 0),
+        ("crop_padding", 10**10),
+        ("num_epochs", 10**12),
         ("dtype", "float16"),
     ],
 )

@@ -57,7 +57,7 @@ def test_twenty_steps_agree_with_hand_written_sgd(options):
     expected = plain_sgd.train(
         parameters,
         [(images[batch].reshape(len(batch), -1), labels[batch]) for batch in indices],
-        schedules.learning_rates(config, 5),
+        np.concatenate([schedules.learning_rates(config, 5, epoch) for epoch in range(4)]),
         config.momentum,
         config.nesterov,
         config.weight_decay,

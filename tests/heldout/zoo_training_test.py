@@ -1,6 +1,7 @@
 """Whole trainings with real worker processes: what is skipped, redone, refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,50 @@ def test_partial_runs_are_redone_to_the_same_bits(trained, dataset, tmp_path):
     summary = zoo_training.train_runs(config(zoo, dataset))
     assert [result.run.run_id for result in summary.trained] == [4]
     assert run.aux_arrays_path.read_bytes() == before
+
+
+def test_runs_that_only_the_table_knows_are_complete_and_kept(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    shutil.rmtree(zoo / "e" / "0.7")
+    summary = zoo_training.train_runs(config(zoo, dataset, run_ids=(0, 5, 9)))
+    assert [result.run.run_id for result in summary.trained] == [9]
+    assert summary.num_skipped == 2
+    assert summary.table.run_id.tolist() == [0, 1, 2, 3, 4, 5, 9]
+
+
+def test_a_killed_trainings_leftovers_are_removed(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    run = layout.Run(zoo, "e", 0.7, 4)
+    run.aux_arrays_path.unlink()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    leftovers = [run.directory / f".aux_arrays.npz.tmp-{gone.pid}-00000000"]
+    leftovers += [run.checkpoints_directory / f".ckpt-2.tmp-{gone.pid}-00000000.index"]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    zoo_training.train_runs(config(zoo, dataset))
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_no_copy_of_the_data_is_left_behind_by_a_kill(dataset, tmp_path):
+    zoo = str(tmp_path / "zoo")
+    program = f"""
+import os, signal
+from heldout import zoo_training
+from tests.heldout import zoo_training_test
+
+class Killer(zoo_training.Progress):
+    def result(self, result):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+zoo_training.train_runs(zoo_training_test.config({zoo!r}, {dataset!r}, workers=1), Killer())
+"""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    process = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not list(scratch.rglob("*.npy"))
 
 
 def test_more_runs_and_ratios_join_the_table(trained, dataset, tmp_path):

@@ -14,7 +14,9 @@ def test_run_ids(text, expected):
     assert choices.run_ids(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "0:", ":3", "0:3:2", "1,,2", "0:3,2", "5,5", "4:4", "²", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "0:", ":3", "0:3:2", "1,,2", "0:3,2", "5,5", "4:4", "²", "9" * 30, "0:999999999999999"]
+)
 def test_bad_run_ids_are_refused_with_the_text(text):
     with pytest.raises(errors.InvalidValueError, match="--run_ids="):
         choices.run_ids(text)

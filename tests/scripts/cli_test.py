@@ -48,7 +48,10 @@ def test_a_defect_keeps_its_traceback():
         cli._guarded(lambda argv: 1 / 0, [])
 
 
-def test_control_c_in_the_middle_of_a_training(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_in_the_middle_of_a_training(tmp_path, number, status, word):
     dataset = cases.tiny_digits_npz(tmp_path / "tiny.npz")
     process = subprocess.Popen(
         [
@@ -62,8 +65,8 @@ def test_control_c_in_the_middle_of_a_training(tmp_path):
     )
     assert "training 1000 runs" in process.stdout.readline()
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    os.killpg(process.pid, number)  # as terminals and schedulers do: to the workers as well
     _, text = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "interrupted" in text
+    assert process.returncode == status
+    assert word in text
     assert "Traceback" not in text

@@ -1,4 +1,4 @@
-"""Training onto a disk that is too small, for real: a file system of 200 KB in a mount namespace of its own."""
+"""Training and scoring onto a disk that is too small, for real: a small file system in a mount namespace of its own."""
 
 import os
 import pathlib
@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from tests import cases
+from tests.heldout.report import simulated
+from zoo import layout, run_table
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _NAMESPACE = ["unshare", "--mount", "--map-root-user"]
@@ -40,6 +42,11 @@ def start_on_small_disk(folder, size, hidden_size, num_runs):
         f"{sys.executable} -m scripts.list_zoo --zoo={disk}/zoo\n"
         f"find {disk} -name '.*tmp-*'\n"
     )
+    return _run(script)
+
+
+def _run(script):
+    """What a shell script prints in a namespace of its own, on stdout and stderr."""
     result = subprocess.run(
         [*_NAMESPACE, "sh", "-c", script], capture_output=True, text=True, cwd=_ROOT, check=False, env=os.environ
     )
@@ -63,3 +70,23 @@ def test_a_disk_that_is_too_small_is_refused_beforehand(tmp_path):
     assert "the runs to train need" in err
     assert "ask for fewer --run_ids" in err
     assert "Traceback" not in err
+
+
+def test_influence_matrices_that_do_not_fit_are_refused_beforehand(tmp_path):
+    table = simulated.table()
+    run_table.write(layout.run_table_path(tmp_path / "zoo", "simulated"), table)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not _can_mount(disk):
+        pytest.skip("needs Linux with unprivileged mount namespaces (util-linux's unshare)")
+    score = f"{sys.executable} -m scripts.compute_scores --zoo={tmp_path}/zoo --num_draws=5"
+    out, err = _run(
+        f"mount -t tmpfs -o size=20k tmpfs {disk}\n"
+        f"{score} --output={disk}/scores\necho status $?\nls {disk}\n"
+        f"mount -o remount,size=2m {disk}\n{score} --output={disk}/scores\necho status $?\n"
+    )
+    first, rest = out.split("status 1\n")
+    assert f"{disk}/scores: the influence matrices of 2 subset ratios, 60 by 24" in err
+    assert "need 23.0 kB, 20.5 kB are free; make room, choose another --output" in err
+    assert "Traceback" not in err
+    assert (first, rest.count("status 0")) == ("", 1), "nothing may be written where it does not fit"

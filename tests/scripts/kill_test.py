@@ -14,9 +14,9 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _EXPERIMENT = "digits-mlp"
 
 
-def start(folder):
+def start(folder, num_runs):
     return subprocess.Popen(
-        [sys.executable, "-m", "scripts.demo", f"--output={folder}", "--num_runs=40"],
+        [sys.executable, "-m", "scripts.demo", f"--output={folder}", f"--num_runs={num_runs}"],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -25,16 +25,19 @@ def start(folder):
     )
 
 
-@pytest.mark.slow
-def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path):
+@pytest.mark.parametrize(
+    ("num_runs", "most_kills", "longest_wait"), [(8, 3, 9), pytest.param(40, 15, 12, marks=pytest.mark.slow)]
+)
+def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path, num_runs, most_kills, longest_wait):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    assert start(undisturbed).wait() == 0
+    assert start(undisturbed, num_runs).wait() == 0
     moments = random.Random(0)
     num_kills, finished = 0, False
     while not finished:
-        process = start(disturbed)
+        process = start(disturbed, num_runs)
         try:
-            _, errors = process.communicate(timeout=moments.uniform(1, 12) if num_kills < 15 else None)
+            wait = moments.uniform(1, longest_wait) if num_kills < most_kills else None
+            _, errors = process.communicate(timeout=wait)
             assert process.returncode == 0, errors
             finished = True
         except subprocess.TimeoutExpired:

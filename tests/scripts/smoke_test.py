@@ -62,7 +62,7 @@ def zoo(trained, tmp_path):
 
 
 def test_training_says_what_it_did(trained):
-    assert re.search(r"12 runs trained, 0 skipped: accuracy 0\.\d+ on the subset, 0\.\d+ held out", trained[1])
+    assert re.search(r"12 runs trained, 0 skipped\n  ratio 0\.5, 6 runs: accuracy 0\.\d+ on", trained[1])
 
 
 def test_training_again_does_nothing(zoo, dataset):
@@ -82,6 +82,7 @@ def test_list_zoo_counts_and_names_what_is_wrong(zoo):
     result = start("list_zoo", f"--zoo={zoo}")
     assert result.returncode == 0
     assert re.search(r"0\.7\s+6\s+6\s+0\s+0", result.stdout)
+    layout.run_table_path(zoo, "tiny").unlink()  # it would stand in for the record that goes next
     layout.Run(zoo, "tiny", 0.7, 1).aux_arrays_path.unlink()
     layout.Run(zoo, "tiny", 0.7, 2).aux_arrays_path.write_bytes(b"not a zip")
     next(layout.Run(zoo, "tiny", 0.7, 3).checkpoints_directory.glob("*.index")).unlink()
@@ -148,8 +149,6 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
 @pytest.mark.parametrize(
     ("program", "arguments", "message"),
     [
-        ("train_runs", ["--dataset=digits"], "--zoo is required"),
-        ("train_runs", ["--zoo=z"], "--dataset is required"),
         ("train_runs", ["--zoo=z", "--dataset=digit"], "digits"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--run_ids=0:3,2"], "run 2 is named twice"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--run_ids=x"], "--run_ids=x"),
@@ -208,3 +207,59 @@ def test_demo_continues_and_then_does_nothing(tmp_path):
     assert pathlib.Path(report).is_file()
     assert report in more.stdout
     assert "most memorized" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("train_runs", ["--dataset=digits"], "--zoo is required"),
+        ("train_runs", ["--zoo=z"], "--dataset is required"),
+        ("train_runs", ["--zoo=z", "--dataset=npz:"], "expected npz:PATH"),
+        ("evaluate_run", [], "--run is required"),
+        ("list_zoo", [], "--zoo is required"),
+    ],
+)
+def test_missing_flags_are_wrong_usage(program, arguments, message):
+    result = start(program, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_an_experiment_in_the_place_of_a_zoo_is_explained(zoo):
+    for program in ("list_zoo", "compute_scores", "render_report"):
+        result = start(program, f"--zoo={zoo}/tiny")
+        assert result.returncode == 1
+        assert f"give --zoo={zoo} --experiment=tiny" in result.stderr
+
+
+def test_modules_of_the_user_that_are_named_like_ours_do_no_harm(tmp_path, dataset):
+    (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')")
+    (tmp_path / "mine.py").write_text(
+        "import sonnet as snt\n"
+        "class Net(snt.Module):\n"
+        "    def __init__(self, num_classes, size):\n"
+        "        super().__init__()\n"
+        "        self.net = snt.Sequential([snt.Flatten(), snt.Linear(size), snt.Linear(num_classes)])\n"
+        "    def __call__(self, images, is_training):\n"
+        "        return self.net(images)\n"
+    )
+    # As a console command starts: the folder of the program first, not the current one.
+    command = [sys.executable, "-P", "-c", "import sys; from scripts import train_runs; train_runs.main()"]
+    options = ["--zoo=runs", f"--dataset={dataset}", "--arch=mine:Net", '--arch_options={"size": 4}', "--run_ids=0"]
+    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    result = subprocess.run(
+        [*command, *options, "--num_epochs=1", "--batch_size=10"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "1 run trained" in result.stdout
+
+
+def test_home_folders_are_expanded(tmp_path, dataset):
+    environment = os.environ | {"HOME": str(tmp_path)}
+    result = start("list_zoo", "--zoo=~/nowhere", env=environment)
+    assert f"{tmp_path}/nowhere" in result.stderr

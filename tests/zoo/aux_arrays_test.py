@@ -160,6 +160,13 @@ def test_write_refuses_what_read_would(tmp_path):
     assert not (tmp_path / "b.npz").exists()
 
 
+def test_content_that_has_been_read_already(tmp_path):
+    path = stored_file(tmp_path)
+    content = path.read_bytes()
+    path.unlink()
+    assert_is_example(aux_arrays.read(path, content))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"aux_arrays\.npz: no such file"):
         aux_arrays.read(tmp_path / "aux_arrays.npz")

@@ -1,6 +1,11 @@
 """Files appear whole or not at all, and damaged JSON is refused."""
 
 import hashlib
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -47,6 +52,85 @@ def test_temporary_names_are_fresh_and_recognised(tmp_path):
     assert not files.is_temporary("ckpt-3")
     assert not files.is_temporary("a.tmp-b")
     assert not files.is_temporary(".hidden")
+
+
+FILL = """
+from zoo import files, npz
+import numpy as np
+for write, name, content in (files.write_text, "a.txt", "x" * 100_000), (npz.write, "b.npz", dict(x=np.ones(10_000))):
+    try:
+        write("{disk}/" + name, content)
+    except OSError as error:
+        print(error.errno, error.filename)
+"""
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """For real: a file system of 20 KB in a mount namespace of its own."""
+    namespace = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=20k tmpfs {tmp_path}"
+    try:
+        possible = subprocess.run([*namespace, mount], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        pytest.skip("needs Linux with unprivileged mount namespaces (util-linux's unshare)")
+    command = f"{mount} && {sys.executable} -c {shlex.quote(FILL.format(disk=tmp_path))} && ls -A {tmp_path}"
+    root = pathlib.Path(__file__).parents[2]
+    result = subprocess.run([*namespace, command], capture_output=True, text=True, check=False, cwd=root)
+    assert result.stdout == f"28 {tmp_path}/a.txt\n28 {tmp_path}/b.npz\n", result.stderr
+
+
+def test_errors_that_name_their_file_or_are_our_own_are_left_as_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, files.write_whole(tmp_path / "a"):
+        (tmp_path / "none").read_text()
+    assert str(caught.value.filename) == str(tmp_path / "none")
+    with pytest.raises(errors.MissingFileError) as missing, files.write_whole(tmp_path / "a"):
+        raise errors.MissingFileError("none: no such file")
+    assert str(missing.value) == "none: no such file"
+
+
+def dead_process():
+    """Id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def make(folder, *names):
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir()
+            (folder / name / "inside").touch()
+        else:
+            (folder / name).touch()
+
+
+def test_stale_temporaries_are_removed_and_nothing_else(tmp_path):
+    dead = f".tmp-{dead_process()}-0123abcd"
+    alive = f".tmp-{os.getpid()}-0123abcd"
+    stale = [f".a.npz{dead}", f".ckpt-3{dead}.index", f".ckpt-3{dead}.data-00000-of-00001", f".ckpt-3{dead}_temp/"]
+    kept = [f".a.npz{alive}", f".ckpt-3{alive}_temp/", ".tmp-1-0123abcd.tmp-1-0123abcd", "a.npz", f"a{dead}", dead]
+    kept += [".hidden", ".hidden.tmp-", ".notes.tmp-old", f".notes{dead[:-1]}", ".a.tmp-99999999999-0123abcd", "sub/"]
+    make(tmp_path, *stale, *kept)
+    make(tmp_path / "sub", f".a.npz{dead}")
+    (tmp_path / f".link{dead}").symlink_to(tmp_path / "sub")
+    files.remove_stale_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.rstrip("/") for name in kept)
+    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == [f".a.npz{dead}", "inside"]
+
+
+def test_our_own_temporary_names_are_recognised_once_the_process_is_gone(tmp_path):
+    program = f"from zoo import files; files.temporary_beside({str(tmp_path / 'a.npz')!r}).touch()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[2])
+    files.temporary_beside(tmp_path / "mine").touch()
+    assert len(list(tmp_path.iterdir())) == 2
+    files.remove_stale_temporaries(tmp_path)
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_no_folder_has_no_temporaries(tmp_path):
+    files.remove_stale_temporaries(tmp_path / "none")
 
 
 def test_json_round_trip(tmp_path):

@@ -33,6 +33,12 @@ def test_ratios_outside(ratio):
         layout.Run(pathlib.Path("zoo"), "e", ratio, 0)
 
 
+def test_names_that_are_a_ratio():
+    assert layout.parse_ratio("0.25") == 0.25
+    for name in ("0.70", ".7", "1.0", "0.0", "0", "scores", "٠.٥", "0.7/"):
+        assert layout.parse_ratio(name) is None
+
+
 def test_paths_of_a_run():
     run = layout.Run(pathlib.Path("zoo"), "cifar10-inception", 0.7, 12)
     assert run.directory == pathlib.Path("zoo/cifar10-inception/0.7/12")
@@ -133,3 +139,11 @@ def test_checkpoints(tmp_path):
     assert layout.checkpoint_epochs(run) == [9, 10]
     assert layout.incomplete_checkpoints(run) == [11, 12]
     assert layout.latest_checkpoint(run) == run.checkpoints_directory / "ckpt-10"
+
+
+def test_checkpoint_sizes(tmp_path):
+    run = layout.Run(tmp_path, "e", 0.5, 7)
+    assert layout.checkpoint_sizes(run) == ({}, {})
+    make(run.checkpoints_directory, "ckpt-9.index", "ckpt-10.index", "checkpoint", "ckpt-11.index/")
+    (run.checkpoints_directory / "ckpt-9.data-00000-of-00001").write_bytes(bytes(5))
+    assert layout.checkpoint_sizes(run) == ({9: 0, 10: 0}, {9: 5})

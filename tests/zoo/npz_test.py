@@ -88,6 +88,68 @@ def test_missing_file(tmp_path):
             npz.read(path, [])
 
 
+def test_content_that_has_been_read_already(tmp_path):
+    npz.write(tmp_path / "a.npz", ARRAYS)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").unlink()
+    read = npz.read(tmp_path / "a.npz", list(ARRAYS), content=content, memory_map=["index"])
+    assert_same(read, ARRAYS)
+    assert not isinstance(read["index"], np.memmap)
+    with pytest.raises(errors.DamagedFileError, match=r"a\.npz: not a sound npz file"):
+        npz.read(tmp_path / "a.npz", [], content=content[:-5])
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_verify(tmp_path, compress):
+    path = tmp_path / "a.npz"
+    npz.write(path, ARRAYS | {"matrix": np.random.default_rng(0).normal(size=(50, 40))}, compress=compress)
+    npz.verify(path)
+    content = path.read_bytes()
+    # A bit in the midst of the matrix, which is the largest member and the last.
+    position = content.index(b"PK\x01\x02") - 5000
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(errors.DamagedFileError, match=r"a\.npz: not a sound npz file: "):
+        npz.verify(path)
+    path.write_bytes(content[:-30])
+    with pytest.raises(errors.DamagedFileError, match=r"a\.npz: not a sound npz file: "):
+        npz.verify(path)
+
+
+def test_verify_finds_what_a_mapped_matrix_hides(tmp_path):
+    path = tmp_path / "a.npz"
+    npz.write(path, {"matrix": np.zeros(100_000)})
+    content = bytearray(path.read_bytes())
+    content[400_000] ^= 1
+    path.write_bytes(content)
+    assert npz.read(path, ["matrix"], memory_map=["matrix"])["matrix"].any()
+    with pytest.raises(errors.DamagedFileError, match="CRC"):
+        npz.verify(path)
+
+
+def test_verify_refuses_what_read_refuses(tmp_path):
+    for missing in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(errors.MissingFileError, match="no such file"):
+            npz.verify(missing)
+    np.savez(tmp_path / "a.npz", x=np.array([None]))
+    with pytest.raises(errors.DamagedFileError, match="never objects"):
+        npz.verify(tmp_path / "a.npz")
+    write_raw(tmp_path / "b.npz", [("x.npy", npy_header("<f8", (10**12,)) + bytes(8))])
+    with pytest.raises(errors.DamagedFileError, match="declares shape"):
+        npz.verify(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_verify_takes_constant_memory(tmp_path, compress):
+    npz.write(tmp_path / "a.npz", {"x": np.zeros(20_000_000)}, compress=compress)
+    tracemalloc.start()
+    try:
+        npz.verify(tmp_path / "a.npz")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 70_000_000, "of 160 MB"
+
+
 def test_missing_member_is_named_with_those_there(tmp_path):
     npz.write(tmp_path / "a.npz", {"y": np.zeros(1), "x": np.zeros(1)})
     with pytest.raises(errors.DamagedFileError, match=r"a\.npz: .* lacks u, v; it holds x, y"):

@@ -1,10 +1,15 @@
 """The run table: exact bits, every check, and a table that follows its run folders."""
 
 import dataclasses
+import errno
 import hashlib
 import os
+import pathlib
+import shlex
 import shutil
 import struct
+import subprocess
+import sys
 import time
 
 from hypothesis import given, settings
@@ -13,16 +18,17 @@ import numpy as np
 import pytest
 
 from tests.zoo import corruptions
-from zoo import aux_arrays, errors, layout, npz, run_table
+from zoo import aux_arrays, errors, layout, npz, run_scan, run_table
 
 N, M = 21, 10
 RUNS = ((0.3, 0), (0.3, 2), (0.7, 1), (0.7, 10))
 
 
-def random_run(seed, num_train=N, num_test=M):
+def random_run(seed, num_train=N, num_test=M, ratio=0.5):
     """Membership and correctness of one run, in original order."""
     generator = np.random.default_rng(seed)
-    return tuple(generator.random(size) < 0.5 for size in (num_train, num_train, num_test))
+    mask = np.isin(np.arange(num_train), generator.permutation(num_train)[: round(ratio * num_train)])
+    return (mask, *(generator.random(size) < 0.5 for size in (num_train, num_test)))
 
 
 def seed_of(ratio, run_id):
@@ -31,7 +37,7 @@ def seed_of(ratio, run_id):
 
 def add_run(zoo, ratio, run_id, seed=None, **sizes):
     run = layout.Run(zoo, "e", ratio, run_id)
-    arrays = random_run(seed_of(ratio, run_id) if seed is None else seed, **sizes)
+    arrays = random_run(seed_of(ratio, run_id) if seed is None else seed, ratio=ratio, **sizes)
     aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(*arrays))
     return run, arrays
 
@@ -44,7 +50,7 @@ def zoo(tmp_path):
 
 
 def expected_matrices(runs=RUNS):
-    arrays = [random_run(seed_of(ratio, run_id)) for ratio, run_id in runs]
+    arrays = [random_run(seed_of(ratio, run_id), ratio=ratio) for ratio, run_id in runs]
     return tuple(np.stack(column) for column in zip(*arrays, strict=True))
 
 
@@ -305,15 +311,14 @@ def test_update_follows_the_folders(zoo):
     run_table.update(zoo, "e")
     _, new = add_run(zoo, 0.5, 4)
     _, changed = add_run(zoo, 0.7, 10, seed=99)
-    shutil.rmtree(layout.Run(zoo, "e", 0.3, 0).directory)
     partial = layout.Run(zoo, "e", 0.3, 7)
     partial.checkpoints_directory.mkdir(parents=True)
     damaged = layout.Run(zoo, "e", 0.7, 1)
     damaged.aux_arrays_path.write_bytes(damaged.aux_arrays_path.read_bytes()[:-20])
 
     table, problems = run_table.update(zoo, "e")
-    assert runs_of(table) == [(0.3, 2), (0.5, 4), (0.7, 10)]
-    for row, arrays in ((1, new), (2, changed)):
+    assert runs_of(table) == [(0.3, 0), (0.3, 2), (0.5, 4), (0.7, 10)]
+    for row, arrays in ((2, new), (3, changed)):
         for method, array in zip(("subset_mask", "train_correctness", "test_correctness"), arrays, strict=True):
             np.testing.assert_array_equal(getattr(table, method)()[row], array)
     assert [(problem.run, problem.state) for problem in problems] == [(partial, "partial"), (damaged, "damaged")]
@@ -327,16 +332,45 @@ def test_update_follows_the_folders(zoo):
 
     add_run(zoo, 0.7, 1)
     table, problems = run_table.update(zoo, "e")
-    assert runs_of(table) == [(0.3, 2), (0.5, 4), (0.7, 1), (0.7, 10)]
+    assert runs_of(table) == [(0.3, 0), (0.3, 2), (0.5, 4), (0.7, 1), (0.7, 10)]
     assert [problem.run for problem in problems] == [partial]
 
 
-def test_a_run_that_becomes_partial_leaves_the_table(zoo):
-    run_table.update(zoo, "e")
+def test_rows_stay_when_their_folders_or_records_go(zoo):
+    first, _ = run_table.update(zoo, "e")
+    shutil.rmtree(layout.Run(zoo, "e", 0.3, 0).directory)
     layout.Run(zoo, "e", 0.7, 1).aux_arrays_path.unlink()
     table, problems = run_table.update(zoo, "e")
-    assert runs_of(table) == [(0.3, 0), (0.3, 2), (0.7, 10)]
+    assert_equal(table, first)
+    assert problems == []
+    assert_equal(run_table.read(layout.run_table_path(zoo, "e")), first)
+
+    shutil.rmtree(zoo / "e" / "0.3")
+    (zoo / "e" / "0.3").write_text("a file, where a folder was")
+    _, new = add_run(zoo, 0.5, 4)
+    table, _ = run_table.update(zoo, "e")
+    assert runs_of(table) == [(0.3, 0), (0.3, 2), (0.5, 4), (0.7, 1), (0.7, 10)]
+    np.testing.assert_array_equal(table.subset_mask()[2], new[0])
+
+
+def test_rows_are_forgotten_by_deleting_the_table(zoo):
+    run_table.update(zoo, "e")
+    shutil.rmtree(layout.Run(zoo, "e", 0.3, 0).directory)
+    layout.Run(zoo, "e", 0.7, 1).aux_arrays_path.unlink()
+    layout.run_table_path(zoo, "e").unlink()
+    table, problems = run_table.update(zoo, "e")
+    assert_holds(table, [RUNS[1], RUNS[3]])
     assert [problem.state for problem in problems] == ["partial"]
+
+
+def test_a_folder_that_was_renamed_is_a_copy_of_the_row_that_stays(zoo):
+    first, _ = run_table.update(zoo, "e")
+    renamed = layout.Run(zoo, "e", 0.7, 0)
+    layout.Run(zoo, "e", 0.7, 1).directory.rename(renamed.directory)
+    table, problems = run_table.update(zoo, "e")
+    assert_equal(table, first)
+    assert [(problem.run, problem.state) for problem in problems] == [(renamed, "damaged")]
+    assert f"the same record as {zoo}/e/0.7/1" in problems[0].reason
 
 
 @pytest.mark.parametrize("sizes", [{"num_train": N + 1}, {"num_test": M + 1}])
@@ -346,9 +380,22 @@ def test_runs_of_another_size_are_damaged(zoo, sizes):
     assert_holds(table)
     assert [problem.state for problem in problems] == ["damaged"]
     assert "training and" in problems[0].reason
-    assert f"has {N} and {M}" in problems[0].reason
+    assert f"most runs, such as {zoo}/e/0.3/0, have {N} and {M}" in problems[0].reason
     again, _ = run_table.update(zoo, "e")
     assert_equal(again, table)
+
+
+def test_the_majority_decides_on_sizes_and_then_the_table(zoo):
+    add_run(zoo, 0.1, 0, num_train=N + 1)
+    table, problems = run_table.update(zoo, "e")
+    assert_holds(table)
+    assert [problem.run.subset_ratio for problem in problems] == [0.1]
+    for run_id in range(9):
+        add_run(zoo, 0.2, run_id, num_train=N + 1)
+    again, problems = run_table.update(zoo, "e")
+    assert_equal(again, table)
+    assert len(problems) == 10
+    assert f"22 training and 10 test examples, but the run table has {N} and {M}" in problems[0].reason
 
 
 def test_runs_that_all_changed_size_are_a_mismatch(zoo):
@@ -369,11 +416,12 @@ def test_update_without_a_good_run(tmp_path):
 
 
 def test_update_once_no_run_is_good_any_more(zoo):
-    run_table.update(zoo, "e")
+    table, _ = run_table.update(zoo, "e")
     for run in layout.runs(zoo, "e"):
-        run.aux_arrays_path.unlink()
+        run.aux_arrays_path.write_bytes(b"PK")
     with pytest.raises(errors.MissingFileError, match="no finished run: 4 run folders"):
         run_table.update(zoo, "e")
+    assert_equal(run_table.read(layout.run_table_path(zoo, "e")), table)
 
 
 def test_a_streamed_table_without_run_folders_is_kept(tmp_path):
@@ -387,11 +435,92 @@ def test_a_streamed_table_without_run_folders_is_kept(tmp_path):
     assert labelled.test_label is not None
 
 
-def test_rows_without_folders_leave_once_there_is_a_folder(tmp_path):
-    run_table.write(layout.run_table_path(tmp_path, "e"), example_table())
+def test_a_streamed_table_with_a_few_fetched_runs(tmp_path):
+    table = example_table()
+    run_table.write(layout.run_table_path(tmp_path, "e"), table)
     add_run(tmp_path, 0.3, 2)
-    table, _ = run_table.update(tmp_path, "e")
-    assert_holds(table, RUNS[1:2])
+    layout.Run(tmp_path, "e", 0.7, 1).checkpoints_directory.mkdir(parents=True)
+    unknown = layout.Run(tmp_path, "e", 0.7, 2)
+    unknown.directory.mkdir()
+    updated, problems = run_table.update(tmp_path, "e")
+    assert_holds(updated)
+    assert updated.source_sha256.any(axis=1).tolist() == [False, True, False, False]
+    assert [(problem.run, problem.state) for problem in problems] == [(unknown, "partial")]
+
+
+class Killed(BaseException):
+    """Ends an update as a kill does."""
+
+
+def kill_after(number):
+    def progress(done, total):
+        if done == number:
+            raise Killed
+
+    return progress
+
+
+def test_a_long_update_saves_what_it_has(zoo, monkeypatch):
+    path = layout.run_table_path(zoo, "e")
+    with pytest.raises(Killed):
+        run_table.update(zoo, "e", progress=kill_after(2))
+    assert not path.exists(), "short updates write at the end only"
+    monkeypatch.setattr(run_scan, "SAVE_INTERVAL_S", 0)
+    with pytest.raises(Killed):
+        run_table.update(zoo, "e", progress=kill_after(2))
+    assert_holds(run_table.read(path), RUNS[:2])
+    overwrite_in_place(layout.Run(zoo, "e", 0.3, 2).aux_arrays_path, b"known already, so not read again")
+    table, problems = run_table.update(zoo, "e")
+    assert_holds(table)
+    assert problems == []
+
+
+def test_what_is_saved_on_the_way_keeps_the_rows_to_come_and_no_copies_in_the_end(zoo, monkeypatch):
+    monkeypatch.setattr(run_scan, "SAVE_INTERVAL_S", 0)
+    path = layout.run_table_path(zoo, "e")
+    table, _ = run_table.update(zoo, "e")
+    shutil.copytree(layout.Run(zoo, "e", 0.3, 2).directory, layout.Run(zoo, "e", 0.3, 3).directory)
+    with pytest.raises(Killed):
+        run_table.update(zoo, "e", progress=kill_after(3))
+    assert runs_of(run_table.read(path)) == [(0.3, 0), (0.3, 2), (0.3, 3), (0.7, 1), (0.7, 10)]
+    again, problems = run_table.update(zoo, "e")
+    assert_equal(again, table)
+    assert_equal(run_table.read(path), table)
+    assert len(problems) == 1
+
+
+NAMESPACE = ["unshare", "--mount", "--map-root-user"]
+
+
+def test_a_zoo_that_cannot_be_written_is_read_all_the_same(zoo):
+    mount = f"mount --bind {zoo} {zoo} && mount -o remount,ro,bind {zoo}"
+    try:
+        possible = subprocess.run([*NAMESPACE, "sh", "-c", mount], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        pytest.skip("needs Linux with unprivileged mount namespaces (util-linux's unshare)")
+    program = f"from zoo import run_table; print(run_table.update({str(zoo)!r}, 'e')[0].digest())"
+    command = f"{mount} && {sys.executable} -c {shlex.quote(program)}"
+    result = subprocess.run(
+        [*NAMESPACE, "sh", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    assert result.stdout.strip() == example_table().digest(), result.stderr
+    assert not layout.run_table_path(zoo, "e").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_other_errors_in_writing_are_not_passed_over(zoo, monkeypatch, number):
+    def fail(path, table):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_table, "write", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        run_table.update(zoo, "e")
 
 
 def test_labels_are_stored_and_defended(zoo):

@@ -17,6 +17,7 @@
       { key: "num_in", title: "runs in", kind: "whole" },
       { key: "num_heldout", title: "runs out", kind: "whole" },
       { key: "consistency", title: "consistency", kind: "share" },
+      { key: "num_ratios", title: "ratios", kind: "whole" },
     ],
     pairs: [
       { key: "train_index", title: "train", kind: "example", split: "train" },
@@ -50,7 +51,8 @@
 
   // ---- cells -----------------------------------------------------------------------------------------------------
   function decimals(value) {
-    const text = Math.abs(value).toFixed(3);
+    const short = Math.abs(value).toFixed(3);
+    const text = value !== 0 && Number(short) === 0 ? Math.abs(value).toFixed(4) : short;
     return (value < 0 && Number(text) !== 0 ? "\u2212" : "") + text;
   }
   function isText(column) { return column.kind === "label" || column.kind === "example"; }

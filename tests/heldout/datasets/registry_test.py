@@ -30,10 +30,32 @@ def test_tfds_by_name(tmp_path):
         registry.load("cifar100", str(tmp_path))
 
 
+def test_identify_agrees_with_load(tmp_path, monkeypatch):
+    images, label = np.zeros((2, 3, 3), np.uint8), np.array([0, 1])
+    path = tmp_path / "own.npz"
+    np.savez(path, train__image=images, train__label=label, test__image=images, test__label=label)
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", f"npz:{path}", "npz:own.npz"):
+        loaded = registry.load(name)
+        assert registry.identify(name) == (loaded.name, loaded.version)
+    np.savez(path, train__image=images + 1, train__label=label, test__image=images, test__label=label)
+    assert registry.identify("npz:own.npz") != (loaded.name, loaded.version)
+    with pytest.raises(errors.MissingFileError, match="gone"):
+        registry.identify("npz:gone.npz")
+
+
+def test_identify_needs_neither_data_nor_tensorflow():
+    program = "import sys; from heldout.datasets import registry; print(registry.identify('cifar10'), "
+    program += "[name for name in ('tensorflow', 'sklearn') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "('cifar10', '3.0.2') []"
+
+
+@pytest.mark.parametrize("program", [registry.load, registry.identify])
 @pytest.mark.parametrize("name", ["cifar", "", "npz", "MNIST"])
-def test_unknown_names(name):
+def test_unknown_names(name, program):
     with pytest.raises(errors.InvalidValueError, match=r"unknown; use one of digits, mnist.* or npz:PATH"):
-        registry.load(name)
+        program(name)
 
 
 def test_importing_brings_no_large_library():

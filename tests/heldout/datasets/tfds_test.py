@@ -155,6 +155,14 @@ def test_ids_out_of_order_are_refused(cifar, monkeypatch):
         tfds.load("cifar10", str(cifar))
 
 
+def test_records_without_the_ids_that_prove_the_order_are_refused(mnist, monkeypatch):
+    _pin(monkeypatch, "mnist")
+    tfds.load("mnist", str(mnist))
+    _pin(monkeypatch, "mnist", has_id=True)
+    with pytest.raises(errors.MismatchError, match="train: 0 of 60 records carry an id, expected all"):
+        tfds.load("mnist", str(mnist))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
 def test_missing_data_names_the_command(tmp_path, name):
     version = tfds.PINNED[name].version

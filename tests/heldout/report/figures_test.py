@@ -94,6 +94,31 @@ def test_coarser_bins_stay_centred_and_lose_nothing(factor):
     assert sums[len(sums) // 2] == counts[middle - factor // 2 : middle + factor // 2 + 1].sum()
 
 
+def test_bins_suit_the_steps_of_the_values():
+    scores = simulated.saved().ratios[0.5]
+    scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+
+    def factor(step, least_width):
+        return figures._bin_factor(dataclasses.replace(scan, typical_step=step), least_width)
+
+    assert factor(1 / 50, 0.001) * influence_scan.BIN_WIDTH == pytest.approx(0.042)  # the odd number above 20
+    assert factor(1 / 1000, 0.026) == 13
+    assert factor(float("nan"), 0.026) == 13
+    assert factor(1e-6, 1e-6) == 1
+
+
+def test_one_wrong_run_leaves_no_hole_at_zero():
+    runs_in, runs_out = 280, 120
+    values = np.zeros(influence_scan.NUM_BINS, np.int64)
+    for share, value in ((0.7, -1 / runs_in), (0.3, 1 / runs_out)):
+        values[influence_scan.NUM_BINS // 2 + round(value / influence_scan.BIN_WIDTH)] += round(1000 * share)
+    scores = simulated.saved().ratios[0.5]
+    scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+    factor = figures._bin_factor(dataclasses.replace(scan, typical_step=1 / runs_out), 0.0)
+    centres, sums = figures._coarser(values, factor)
+    assert sums[centres == 0] == 1000
+
+
 def test_many_examples_become_a_density(monkeypatch):
     monkeypatch.setattr(figures, "_MAX_POINTS", 10)
     chart = figures.accuracy_scatter(simulated.saved().ratios[0.5])

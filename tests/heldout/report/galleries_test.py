@@ -72,6 +72,29 @@ def test_stories_begin_with_the_strongest_pair(scores):
         assert effect.standard_error == scores.influence_standard_error[effect.train_index, story.test_index]
 
 
+def test_harm_alone_makes_a_story(scores):
+    values = np.zeros_like(scores.subset_influence)
+    values[3, 9], values[4, 2] = -0.5, 0.25
+    spread = np.full_like(values, 0.1)
+    scores = dataclasses.replace(scores, subset_influence=values, influence_standard_error=spread)
+    scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+    first, second = galleries.stories_of_tests(scores, scan, (None, None), 5, 3)
+    assert (first.test_index, second.test_index) == (9, 2)
+    assert first.helpful == second.harmful == ()
+    assert (first.harmful[0].train_index, first.harmful[0].value) == (3, -0.5)
+
+
+def test_exact_zeros_are_counted(scores):
+    values = np.linspace(0.1, 0.9, simulated.NUM_TRAIN)
+    values[[0, 3, 4]] = 0.0
+    values[6] = -1e-9
+    memorization = dataclasses.replace(scores.memorization, values=values)
+    shown = galleries.memorization_galleries(
+        dataclasses.replace(scores, memorization=memorization), simulated.TRAIN_LABEL, 4
+    )
+    assert [gallery.num_zero for gallery in shown] == [3, 2, 1, 0]
+
+
 def test_no_story_without_influence(scores):
     flat = np.zeros_like(scores.subset_influence)
     scores = dataclasses.replace(scores, subset_influence=flat, influence_standard_error=flat)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from heldout.report import influence_scan
+from heldout.report import influence_scan, selection
 from tests.heldout.report import simulated
 
 
@@ -28,7 +28,9 @@ def test_counts_cover_every_pair(scores):
     assert scan.bin_counts.sum() + scan.num_missing + scan.num_constant == scan.num_pairs
     varied = ~np.isnan(values) & ~((values == 0) & (spread == 0))
     assert scan.typical_error == pytest.approx(math.sqrt(np.mean(spread[varied].astype(float) ** 2)))
-    np.testing.assert_allclose(scan.highest_per_test, np.nanmax(values, axis=0))
+    np.testing.assert_allclose(scan.largest_per_test, np.nanmax(np.abs(values), axis=0))
+    support = selection.support(scores)
+    assert scan.typical_step == 1 / np.median(support[support > 0])
 
 
 def test_bins_are_centred(scores):
@@ -66,7 +68,7 @@ def test_block_size_does_not_matter(scores, monkeypatch):
     blocks = _scan(scores, max_pairs=20)
     assert blocks.pairs == whole.pairs
     np.testing.assert_array_equal(blocks.bin_counts, whole.bin_counts)
-    np.testing.assert_array_equal(blocks.highest_per_test, whole.highest_per_test)
+    np.testing.assert_array_equal(blocks.largest_per_test, whole.largest_per_test)
     np.testing.assert_allclose(blocks.noise_counts, whole.noise_counts)
 
 
@@ -92,4 +94,42 @@ def test_a_matrix_without_values(scores):
     assert scan.num_missing == scan.num_pairs
     assert scan.pairs == ()
     assert math.isnan(scan.typical_error)
-    assert np.isnan(scan.highest_per_test).all()
+    assert np.isnan(scan.largest_per_test).all()
+    assert influence_scan.strongest_pair(dataclasses.replace(scores, subset_influence=empty)) is None
+
+
+def test_the_strongest_pair_of_all(scores, monkeypatch):
+    monkeypatch.setattr(influence_scan, "_BLOCK_VALUES", 7 * simulated.NUM_TEST)
+    pair = influence_scan.strongest_pair(scores)
+    assert pair == influence_scan.Pair(simulated.MEMORIZED, simulated.DEPENDENT_TEST, 1.0, 0.0)
+    harm = scores.subset_influence.copy()
+    harm[simulated.MEMORIZED, simulated.DEPENDENT_TEST] = np.nan
+    harm[21, 3] = -0.96875
+    pair = influence_scan.strongest_pair(dataclasses.replace(scores, subset_influence=harm))
+    assert (pair.train_index, pair.test_index, pair.value) == (21, 3, -0.96875)
+    assert pair.standard_error == scores.influence_standard_error[21, 3]
+    assert influence_scan.strongest_pair(dataclasses.replace(scores, subset_influence=0 * harm)) is None
+
+
+def test_of_equally_strong_pairs_the_one_with_more_runs_is_taken(scores):
+    values = np.zeros_like(scores.subset_influence)
+    values[3, 2], values[40, 2], values[40, 5] = 1.0, -1.0, 1.0
+    few = scores.memorization.num_heldout.copy()
+    few[3] = 2
+    memorization = dataclasses.replace(scores.memorization, num_heldout=few)
+    pair = influence_scan.strongest_pair(
+        dataclasses.replace(scores, subset_influence=values, memorization=memorization)
+    )
+    assert (pair.train_index, pair.test_index, pair.value) == (40, 2, -1.0)
+
+
+def test_of_equal_pairs_the_one_with_more_runs_comes_first(scores):
+    values, spread = np.zeros_like(scores.subset_influence), np.zeros_like(scores.subset_influence)
+    values[[3, 40], [2, 2]] = 1.0
+    few = scores.memorization.num_heldout.copy()
+    few[3] = 2
+    memorization = dataclasses.replace(scores.memorization, values=np.ones(len(values)), num_heldout=few)
+    scan = _scan(
+        dataclasses.replace(scores, subset_influence=values, influence_standard_error=spread, memorization=memorization)
+    )
+    assert [pair.train_index for pair in scan.pairs] == [40, 3]

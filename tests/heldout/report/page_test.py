@@ -87,7 +87,7 @@ def test_key_numbers(pictured):
 
 
 def test_examples_without_heldout_run_are_counted(pictured):
-    assert "Of 60 training examples, 1 have no held-out run" in pictured
+    assert "Of 60 training examples, 1 has no held-out run" in pictured
     assert _payload(pictured)["tables"]["examples"]["memorization"][simulated.NEVER_HELD_OUT] is None
 
 
@@ -157,6 +157,55 @@ def test_no_heldout_run_at_all():
     assert "<dd>no data</dd>" in text
 
 
+def _with_memorization(saved, **fields):
+    """The scores at ratio 0.5 alone, with other values or counts."""
+    scores = saved.ratios[0.5]
+    memorization = dataclasses.replace(scores.memorization, **fields)
+    return dataclasses.replace(saved, ratios={0.5: dataclasses.replace(scores, memorization=memorization)})
+
+
+def test_few_runs_are_said_at_the_top(pictured):
+    median = int(np.median(selection.support(simulated.saved().ratios[0.5])))
+    banner = re.search(r"<strong>Only 40 runs: a typical example was ([a-z ]+) (\d+) times; single", pictured)
+    assert banner[1] in ("held out", "trained on")
+    assert int(banner[2]) == median
+    assert banner.start() < pictured.index('<section id="distributions">')
+    enough = np.full(simulated.NUM_TRAIN, 30)
+    assert 'class="warning"' not in _page(_with_memorization(simulated.saved(), num_in=enough, num_heldout=enough))
+
+
+def test_ties_at_zero_are_counted_beside_the_heading(pictured):
+    values = np.linspace(0.1, 0.9, simulated.NUM_TRAIN)
+    assert "tied at exactly" not in _page(_with_memorization(simulated.saved(), values=values))
+    values[20:40] = 0.0
+    values[5] = -0.0036
+    text = _page(_with_memorization(simulated.saved(), values=values))
+    assert "20 examples are tied at exactly 0" in text
+    assert '<span class="value">−0.004 ' in text
+
+
+def test_strong_harm_is_a_story():
+    saved = simulated.saved(subset_ratios=(0.5,))
+    values = np.zeros_like(saved.ratios[0.5].subset_influence)
+    values[3, 9], values[4, 2] = -0.5, 0.25
+    spread = np.full_like(values, 0.1)
+    scores = dataclasses.replace(saved.ratios[0.5], subset_influence=values, influence_standard_error=spread)
+    text = _page(dataclasses.replace(saved, ratios={0.5: scores}))
+    assert text.index('href="#pairs?test=9"') < text.index('href="#pairs?test=2"')
+    assert "nothing: no value is above zero" in text
+    assert re.findall(r'class="arrow" style="width:([\d.]+)%"', text) == ["100.0", "50.0"]
+
+
+def test_provenance_names_the_data_set_where_images_are_shown(pictured):
+    assert "not given" not in pictured
+    assert "<dt>images from</dt><dd>simulated-images, version 1</dd>" in pictured
+    assert "<dt>dataset</dt><dd>not given</dd>" in _page()
+
+
+def test_numbers_keep_their_units(pictured):
+    assert not re.search(r"\d\s*[ \n]%", re.sub(r"<(svg|style|script).*?</\1>", "", pictured, flags=re.DOTALL))
+
+
 def test_cut_tables_say_so():
     text = _page(max_examples=10, max_pairs=2)
     assert "The 10 most memorized of 60 training examples" in text
@@ -179,6 +228,7 @@ def test_colour_images(pictured):
 
 def test_the_guide_explains_sign_and_uncertainty(pictured):
     assert "Positive helps, negative harms" in pictured
+    assert "high_influence_pairs.parquet" in pictured
     assert "It is exactly 0 where both shares are 0 or 1" in pictured
     certain = int((simulated.saved().ratios[0.5].memorization.standard_error == 0).sum())
     assert f"({certain} training examples here)" in pictured

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from heldout import score_config, score_files
+from heldout import saved_scores, score_config, score_files
 from heldout.report import page, rendering
 from tests.heldout.report import simulated
 from zoo import errors, files, layout, run_table
@@ -188,6 +189,41 @@ def test_a_kill_between_files_is_mended(saved, config, tmp_path, monkeypatch):
 def test_the_data_set_is_loaded_and_checked(saved, config):
     with pytest.raises(errors.MismatchError, match="--dataset digits: it has 1438 training examples"):
         rendering.render_scores(saved, dataclasses.replace(config, dataset="digits"))
+
+
+def _write_images(path, seed):
+    """The simulated data set, its images drawn from a seed."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for split, label in (("train", simulated.TRAIN_LABEL), ("test", simulated.TEST_LABEL)):
+        arrays |= {f"{split}__image": rng.integers(0, 256, (len(label), 6, 5), np.uint8), f"{split}__label": label}
+    np.savez(path, **arrays, __data_scale=255)
+
+
+def test_changed_images_are_noticed_and_their_path_does_not_matter(saved, config, tmp_path, monkeypatch):
+    path = tmp_path / "own.npz"
+    _write_images(path, 0)
+    config = dataclasses.replace(config, dataset=f"npz:{path}")
+    rendering.render_scores(saved, config)
+    monkeypatch.chdir(tmp_path)
+    relative = dataclasses.replace(config, dataset="npz:own.npz")
+    assert rendering.render_scores(saved, relative).up_to_date
+    _write_images(path, 1)
+    assert not rendering.render_scores(saved, relative).up_to_date
+    assert rendering.render_scores(saved, config).up_to_date
+
+
+def test_a_flipped_bit_in_the_matrix_is_noticed(tmp_path, config):
+    run_table.write(layout.run_table_path(tmp_path, "simulated"), simulated.table())
+    score_files.compute_scores(score_config.ScoreConfig(zoo=str(tmp_path), experiment="simulated", num_draws=20))
+    scores = layout.scores_directory(tmp_path, "simulated")
+    path = scores / saved_scores.influence_name(0.5)
+    content = bytearray(path.read_bytes())
+    matrix = saved_scores.load(scores).ratios[0.5].subset_influence
+    content[matrix.offset + 4 * simulated.NUM_TEST] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(errors.DamagedFileError, match=path.name):
+        rendering.render(dataclasses.replace(config, scores=str(scores)))
 
 
 def test_unknown_ratio_is_refused(saved, config):

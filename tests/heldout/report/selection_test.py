@@ -10,12 +10,24 @@ from tests.heldout.report import simulated
 from zoo import errors
 
 
-def test_highest_leaves_out_nan_and_breaks_ties_by_error_then_index():
+def test_highest_leaves_out_nan_and_breaks_ties_by_support_then_index():
     values = np.array([0.5, np.nan, 0.9, 0.5, 0.5])
-    spread = np.array([0.2, 0.0, 0.1, 0.1, 0.2])
-    assert selection.highest(values, 4, spread).tolist() == [2, 3, 0, 4]
+    runs = np.array([20, 90, 10, 30, 20])
+    assert selection.highest(values, 4, runs).tolist() == [2, 3, 0, 4]
     assert selection.highest(values, 9).tolist() == [2, 0, 3, 4]
     assert selection.highest(np.full(3, np.nan), 2).size == 0
+
+
+def test_one_from_many_runs_comes_before_one_from_two():
+    values, runs = np.array([1.0, 1.0, 0.99]), np.array([2, 100, 500])
+    assert selection.highest(values, 3, runs).tolist() == [1, 0, 2]
+    assert selection.lowest(-values, 3, runs).tolist() == [1, 0, 2]
+
+
+def test_support_is_the_smaller_side():
+    scores = simulated.saved().ratios[0.8]
+    counts = zip(scores.memorization.num_in, scores.memorization.num_heldout, strict=True)
+    assert selection.support(scores).tolist() == [min(pair) for pair in counts]
 
 
 def test_lowest_rises():

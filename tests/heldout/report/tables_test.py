@@ -15,20 +15,22 @@ def scores():
 
 
 def test_every_example_has_a_row_and_missing_values_are_null(scores):
-    score = np.linspace(0, 1, 60)
-    columns = tables.examples(scores, score, simulated.TRAIN_LABEL, 100)
+    consistency = simulated.saved().consistency
+    columns = tables.examples(scores, consistency, simulated.TRAIN_LABEL, 100)
     assert columns["index"] == list(range(60))
     assert {len(column) for column in columns.values()} == {60}
     missing = [row for row in range(60) if columns["memorization"][row] is None]
     assert missing == [simulated.NEVER_HELD_OUT]
     assert columns["num_heldout"][simulated.NEVER_HELD_OUT] == 0
+    assert columns["num_ratios"][simulated.NEVER_HELD_OUT] == 1
+    assert columns["num_ratios"] == consistency.num_ratios.tolist()
     assert columns["memorization"][simulated.MEMORIZED] == 1.0
     assert columns["accuracy_heldout"][3] == pytest.approx(scores.accuracy_heldout[3], abs=1e-4)
     json.dumps(columns, allow_nan=False)
 
 
 def test_a_table_that_is_cut_keeps_the_most_memorized(scores):
-    columns = tables.examples(scores, np.zeros(60), None, 5)
+    columns = tables.examples(scores, simulated.saved().consistency, None, 5)
     values = scores.memorization.values
     assert "label" not in columns
     assert sorted(values[columns["index"]]) == sorted(np.sort(values[~np.isnan(values)])[-5:])
