@@ -30,10 +30,6 @@ STANDARD_ERROR = "standard_error"
 _PASS_BYTES = 1 << 23
 
 
-class DiskSpaceError(errors.HeldoutError, OSError):
-    """The disk has too little room for the matrices to write."""
-
-
 def check_disk(directory: files.PathLike, num_matrices: int, num_train: int, num_test: int) -> None:
     """Refuses to begin where the files of so many influence matrices will not fit, 8 N M bytes each.
 
@@ -50,8 +46,8 @@ def check_disk(directory: files.PathLike, num_matrices: int, num_train: int, num
     while not existing.exists():
         existing = existing.parent
     num_bytes, free = 8 * num_matrices * num_train * num_test, shutil.disk_usage(existing).free
-    if False:
-        raise DiskSpaceError(
+    if num_bytes > free:
+        raise errors.DiskSpaceError(
             f"{directory}: the influence matrices of {num_matrices} subset ratios, {num_train} by {num_test} with "
             f"their standard errors, need {files.size_text(num_bytes)}, {files.size_text(free)} are free; make room, "
             "choose another --output, or score fewer ratios with --subset_ratio"

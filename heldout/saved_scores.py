@@ -20,7 +20,7 @@ import numpy as np
 from heldout import bootstrap, influence_file, scores
 from zoo import errors, files, layout, npz
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 CONFIG_NAME = "config.json"
 CONSISTENCY_NAME = "consistency.npz"
 PROVENANCE = "provenance"

@@ -23,10 +23,6 @@ from zoo import errors, files, inventory, layout, run_scan, run_table
 DEFAULT_RUNS_PER_GROUP = 8
 
 
-class DiskSpaceError(errors.HeldoutError, OSError):
-    """The disk has no room for the runs that are to be trained."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainRunsConfig:
     """What to train and where.
@@ -256,7 +252,7 @@ def _tasks(config: TrainRunsConfig, pending: list[layout.Run]) -> list[workers.M
 def _check_disk(zoo: str, num_bytes: int) -> None:
     free = shutil.disk_usage(zoo).free
     if free < num_bytes:
-        raise DiskSpaceError(
+        raise errors.DiskSpaceError(
             f"{zoo}: the runs to train need {files.size_text(num_bytes)}, {files.size_text(free)} are free; "
             "make room, choose another --zoo, or ask for fewer --run_ids"
         )

@@ -32,7 +32,9 @@ _SUBSET_RATIO = flags.DEFINE_multi_float(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores; without it <zoo>/<experiment>/scores.")
 _MEMORY_LIMIT_MB = flags.DEFINE_integer(
-    "memory_limit_mb", _DEFAULTS.memory_limit_mb, "MiB for the influence matrix in the making."
+    "memory_limit_mb",
+    _DEFAULTS.memory_limit_mb,
+    "MiB for the influence matrix in the making, beside the run table; nothing else is bounded by it.",
 )
 _FORMAT = flags.DEFINE_enum("format", _DEFAULTS.table_format, ["parquet", "csv"], "Format of the tables.")
 _NUM_DRAWS = flags.DEFINE_integer(

@@ -132,6 +132,8 @@ def compute_scores(config: score_config.ScoreConfig) -> score_files.ScoreSummary
     finally:
         for bar in bars.values():
             bar.close()
+    for note in summary.notes:
+        print(note)
     for problem in summary.problems:
         print(f"left out, {problem.state}: {problem.reason}")
     state = "up to date, nothing to do" if summary.up_to_date else "written"

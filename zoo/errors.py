@@ -33,6 +33,10 @@ class UsageError(InvalidValueError):
     """A program was started without a flag that it needs."""
 
 
+class DiskSpaceError(HeldoutError, OSError):
+    """The disk has too little room for what is to be written."""
+
+
 _CONTINUE = "what was finished is kept, the same command continues"
 _REPAIRS = {
     errno.ENOSPC: f"make room or choose another folder; {_CONTINUE}",

@@ -106,9 +106,7 @@ def test_a_disk_without_room_is_refused(tmp_path):
     rows = free // 8 // 1000
     folder = tmp_path / "not" / "there" / "yet"
     influence_file.check_disk(folder, 1, rows // 2, 1000)
-    with pytest.raises(
-        influence_file.DiskSpaceError, match=rf"{folder}: .*need .*B, .*B are free; make room"
-    ) as caught:
+    with pytest.raises(errors.DiskSpaceError, match=rf"{folder}: .*need .*B, .*B are free; make room") as caught:
         influence_file.check_disk(folder, 4, rows, 1000)
     assert isinstance(caught.value, errors.HeldoutError)
     assert isinstance(caught.value, OSError)

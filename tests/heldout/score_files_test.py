@@ -70,7 +70,7 @@ def test_saved_scores_are_the_scores(config):
     assert not summary.up_to_date
     assert (summary.num_runs, summary.subset_ratios, summary.problems) == (60, RATIOS, ())
     table, saved = table_of(config), score_files.load_scores(summary.directory)
-    assert (saved.experiment, saved.schema_version) == ("demo", 2)
+    assert (saved.experiment, saved.schema_version) == ("demo", 1)
     assert saved.provenance["table_digest"] == table.digest()
     assert saved.provenance["num_runs"] == 60
     assert saved.provenance["dataset"] == " ".join(registry.identify(config.dataset))
@@ -356,7 +356,7 @@ def test_unsound_files_are_refused(config):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema_version", 1, "schema version 1, expected 2"),
+        ("schema_version", 2, "schema version 2, expected 1"),
         ("complete", "yes", "complete is 'yes', expected bool"),
         ("provenance", {"experiment": "demo"}, "table_digest is None"),
         ("files", None, "files is None"),
