@@ -28,10 +28,10 @@ demo: $(READY)  ## Train 640 small networks on digits, score them, write the rep
 	$(BIN)/python -m scripts.demo
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(READY)  ## Run the slow tests too
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow or not slow'
 
 check: $(READY)  ## Lint, formatting and types
 	$(BIN)/ruff check .

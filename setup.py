@@ -29,6 +29,7 @@ EXTRAS_REQUIRE = {
     "bench": ["jax>=0.4.30"],  # the loop that benchmark_training stands beside
     "dev": [
         "pytest>=8",  # the tests
+        "pytest-xdist>=3",  # the tests on all cores
         "hypothesis>=6.100",  # fuzzing of the file readers
         "ruff>=0.9",  # formatting and lint; pyproject.toml uses rule names of 0.9
         "mypy>=1.11",  # types on every public function

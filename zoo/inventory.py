@@ -10,9 +10,9 @@ A run is
 Nothing is written. Records that the packed run table already knows, unchanged in size and time, are not read again.
 
 Of a checkpoint it is verified that index and data file are both there, that neither is empty, and that the data file
-is within 1 % as large as those of the other runs at the same epoch (the commonest size; of two as frequent the larger,
-because damaged files are cut short). Nothing else is: no checkpoint is opened. Checksums of the content, and names and shapes
-of the variables, are verified only by `checkpoints.restore`.
+is within 1 % as large as those of the other runs at the same epoch (the commonest size; of two as frequent the
+larger, because damaged files are cut short). Nothing else is: no checkpoint is opened. Checksums of the content, and
+names and shapes of the variables, are verified only by `checkpoints.restore`.
 """
 
 import collections
@@ -21,7 +21,6 @@ import dataclasses
 import pathlib
 
 from zoo import errors, files, layout, run_scan, run_table
-
 
 # Data files of one architecture differ by what TensorFlow notes beside the variables: a hundredth is allowed.
 _SIZE_TOLERANCE = 100

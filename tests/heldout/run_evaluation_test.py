@@ -74,7 +74,7 @@ def test_an_unknown_experiment_asks_for_architecture_and_data_set(tmp_path):
     run = layout.Run(tmp_path, "mine", 0.5, 0)
     with pytest.raises(errors.InvalidValueError, match="give --dataset and --arch"):
         run_evaluation.source_of(run, None, None)
-    with pytest.raises(errors.InvalidValueError, match="give --arch$"):
+    with pytest.raises(errors.InvalidValueError, match=r"give --arch$"):
         run_evaluation.source_of(run, "digits", None)
     source = run_evaluation.source_of(run, "digits", "lenet")
     assert (source.dataset, source.architecture, source.dtype) == ("digits", "lenet", "float32")
@@ -82,7 +82,7 @@ def test_an_unknown_experiment_asks_for_architecture_and_data_set(tmp_path):
 
 def test_a_data_set_whose_file_is_gone_has_to_be_given(trained):
     # The recipe remembers where the file was, but it is gone.
-    with pytest.raises(errors.InvalidValueError, match="give --dataset$"):
+    with pytest.raises(errors.InvalidValueError, match=r"give --dataset$"):
         run_evaluation.evaluate(trained[0], "test")
 
 
