@@ -18,7 +18,7 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import environment
-from zoo import aux_arrays, layout, run_table
+from zoo import aux_arrays, layout, run_table_update
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Starts of each command.")
 _PROGRAMS = ("list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run")
@@ -56,7 +56,7 @@ def _write_zoo(folder: str) -> None:
         mask = generator.permutation(1438) < round(0.7 * 1438)
         correctness = generator.random(1438) < 0.9, generator.random(359) < 0.9
         aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(mask, *correctness))
-    run_table.update(folder, "e")
+    run_table_update.update(folder, "e")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import dataclasses
 from heldout import recipes, score_config
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry
-from zoo import errors, layout, run_scan, run_table
+from zoo import errors, layout, run_scan, run_table, run_table_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,14 @@ def updated_table(config: score_config.ScoreConfig, progress: Callable[[int, int
         MissingFileError: there is no finished run, or the data set that was named is not there.
         MismatchError: the data set is not the one behind the runs, or runs do not fit the table.
     """
-    table, problems = run_table.update(config.zoo, config.experiment, progress=progress)
+    table, problems = run_table_update.update(config.zoo, config.experiment, progress=progress)
     if has_labels(table):
         return LabelledTable(table, problems)
     dataset, notes = _find(config)
     if dataset is None:
         return LabelledTable(table, problems, notes)
     _check(config, table, dataset)
-    table, problems = run_table.update(
+    table, problems = run_table_update.update(
         config.zoo, config.experiment, train_label=dataset.train.label, test_label=dataset.test.label
     )
     return LabelledTable(table, problems, is_checked=True)

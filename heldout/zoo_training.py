@@ -17,7 +17,7 @@ from typing import Any
 from heldout import recipes, run_results, subsets, training_config, workers
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from zoo import errors, files, inventory, layout, run_scan, run_table
+from zoo import errors, files, inventory, layout, run_scan, run_table, run_table_update
 
 # Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
 DEFAULT_RUNS_PER_GROUP = 8
@@ -166,7 +166,7 @@ def _update_table(
     if not runs and not layout.run_table_path(config.zoo, config.experiment_name).exists():
         return None, []
     try:
-        table, problems = run_table.update(
+        table, problems = run_table_update.update(
             config.zoo, config.experiment_name, train_label=dataset.train.label, test_label=dataset.test.label
         )
     except errors.MissingFileError:

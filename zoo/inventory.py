@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 
-from zoo import errors, files, layout, run_scan, run_table
+from zoo import errors, files, layout, run_scan, run_table, run_table_update
 
 # Data files of one architecture differ by what TensorFlow notes beside the variables: a hundredth is allowed.
 _SIZE_TOLERANCE = 100
@@ -85,7 +85,7 @@ def take(
     table, complaints = _stored_table(zoo, experiment)
     complaints += _recipe_complaints(zoo, experiment)
     runs = layout.runs(zoo, experiment)
-    known = {} if table is None else run_table.rows_by_run(table, runs)
+    known = {} if table is None else run_table_update.rows_by_run(table, runs)
     if deep:
         known = {run: row for run, row in known.items() if not run.aux_arrays_path.exists()}
     sizes = None if table is None else (table.num_train, table.num_test)

@@ -21,6 +21,7 @@ import numpy as np
 from heldout.datasets import dataset
 from zoo import errors
 
+_BUFFER_BYTES = 1 << 20
 _BATCH_SIZE = 500
 _SCALE = 255.0
 
@@ -209,7 +210,7 @@ def _batches(builder: Any, split_name: str) -> Iterator[dict[str, np.ndarray]]:
         return {**parsed, "image": tf.map_fn(decode_image, parsed["image"], fn_output_signature=tf.uint8)}
 
     paths = [os.fspath(path) for path in builder.info.splits[split_name].filepaths]
-    records = tf.data.TFRecordDataset(paths).batch(_BATCH_SIZE)
+    records = tf.data.TFRecordDataset(paths, buffer_size=_BUFFER_BYTES).batch(_BATCH_SIZE)
     return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
 
 

@@ -12,7 +12,7 @@ import pytest
 from heldout import models, recipes, report, score_config, score_files, subsets
 from heldout.datasets import registry
 from tests import cases
-from zoo import aux_arrays, checkpoints, layout, run_table
+from zoo import aux_arrays, checkpoints, layout, run_table_update
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _DOCUMENTS = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/*.md")])
@@ -156,7 +156,7 @@ def folder(tmp_path_factory):
         right = generator.random(40) < np.where(mask, 0.9, 0.5)
         aux = aux_arrays.from_masks(mask, right, generator.random(20) < 0.7)
         aux_arrays.write(layout.Run(zoo, experiment, 0.7, run_id).aux_arrays_path, aux)
-    run_table.update(zoo, experiment, train_label=data.train.label, test_label=data.test.label)
+    run_table_update.update(zoo, experiment, train_label=data.train.label, test_label=data.test.label)
     scores = score_files.compute_scores(score_config.ScoreConfig(str(zoo), experiment, num_draws=10))
     csv = score_config.ScoreConfig(
         str(zoo), experiment, num_draws=10, table_format="csv", output=str(here / "scores-csv")

@@ -10,7 +10,7 @@ import pytest
 from heldout import recipes, saved_scores, score_config, score_files, training_config
 from heldout.datasets import registry
 from tests import cases
-from zoo import aux_arrays, errors, layout, run_table
+from zoo import aux_arrays, errors, layout, run_table, run_table_update
 
 N, M = 60, 20
 
@@ -141,7 +141,7 @@ def contradict(config):
     """Stores wrong labels, and names a data set with the right ones for an experiment without a recipe."""
     layout.recipe_path(config.zoo, "own").unlink()
     data = registry.load(config.dataset)
-    run_table.update(config.zoo, "own", train_label=np.roll(data.train.label, 1), test_label=data.test.label)
+    run_table_update.update(config.zoo, "own", train_label=np.roll(data.train.label, 1), test_label=data.test.label)
 
 
 def test_the_message_of_a_contradiction_says_how_to_recover(config, data_path, loads):

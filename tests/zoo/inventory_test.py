@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from zoo import aux_arrays, inventory, layout, run_table
+from zoo import aux_arrays, inventory, layout, run_table, run_table_update
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_all_faults_of_a_run_are_one_problem(zoo):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_folders_without_a_record_are_partial_only_without_a_row(zoo, deep):
-    run_table.update(zoo, "e")
+    run_table_update.update(zoo, "e")
     layout.Run(zoo, "e", 0.5, 0).aux_arrays_path.unlink()
     layout.Run(zoo, "e", 0.5, 7).directory.mkdir()
     ratio = inventory.take(zoo, "e", deep=deep).ratios[0]
@@ -101,7 +101,7 @@ def test_folders_without_a_record_are_partial_only_without_a_row(zoo, deep):
 
 
 def test_the_run_table_decides_on_sizes(zoo):
-    run_table.update(zoo, "e")
+    run_table_update.update(zoo, "e")
     mask = np.arange(10) < 5
     for run_id in range(3, 9):
         aux = aux_arrays.from_masks(mask, generator_bits(run_id, 10), mask[:4])
@@ -115,7 +115,7 @@ def generator_bits(seed, size):
 
 
 def test_known_records_are_not_read_again_unless_asked(zoo):
-    run_table.update(zoo, "e")
+    run_table_update.update(zoo, "e")
     path = layout.Run(zoo, "e", 0.7, 0).aux_arrays_path
     status, content = path.stat(), bytearray(path.read_bytes())
     for position in range(len(content) // 3, 2 * len(content) // 3):
@@ -134,7 +134,7 @@ def test_nothing_is_written(zoo):
 
 
 def test_a_damaged_run_table_is_named_and_the_runs_are_read(zoo):
-    run_table.update(zoo, "e")
+    run_table_update.update(zoo, "e")
     layout.run_table_path(zoo, "e").write_bytes(b"no table")
     item = inventory.take(zoo, "e")
     assert "run_table.npz" in item.complaint
@@ -142,7 +142,7 @@ def test_a_damaged_run_table_is_named_and_the_runs_are_read(zoo):
 
 
 def test_a_packed_experiment_without_run_folders(zoo, tmp_path):
-    table, _ = run_table.update(zoo, "e")
+    table, _ = run_table_update.update(zoo, "e")
     target = tmp_path / "packed"
     layout.run_table_path(target, "e").parent.mkdir(parents=True)
     run_table.write(layout.run_table_path(target, "e"), table)
