@@ -27,7 +27,7 @@ _REFERENCE = flags.DEFINE_enum("reference", "jax", ["jax", "tf"], "What to stand
 _NUM_RUNS = flags.DEFINE_integer("num_runs", 32, "Runs of ours.")
 _NUM_REFERENCE_RUNS = flags.DEFINE_integer("num_reference_runs", 2, "Runs of the reference, before and again after.")
 _NUM_EPOCHS = flags.DEFINE_integer("num_epochs", 10, "Epochs of each run.")
-_RUNS_PER_GROUP = flags.DEFINE_integer("runs_per_group", zoo_training.DEFAULT_RUNS_PER_GROUP, "Of ours.")
+_RUNS_PER_GROUP = flags.DEFINE_integer("runs_per_group", None, "Of ours; without it the choice of the trainer.")
 _WORKERS = flags.DEFINE_integer("workers", None, "Of ours.")
 _NAME = flags.DEFINE_string("name", "training", "Name of the result file.")
 

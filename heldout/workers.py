@@ -9,7 +9,7 @@ No worker outlives its parent: when standard input closes, for whatever reason, 
 killed at any moment because all files appear whole (zoo/files.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 import json
 import os
 import queue
@@ -52,7 +52,7 @@ def run_tasks(
     *,
     num_workers: int,
     threads_per_worker: int,
-) -> Iterator[Message]:
+) -> Generator[Message, None, None]:
     """Runs tasks on worker processes and yields their messages as they come.
 
     Args:

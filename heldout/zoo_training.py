@@ -6,8 +6,10 @@ left alone unless asked for. Everything a run needs follows from its name, so it
 
 import collections
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -19,8 +21,8 @@ from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
 from zoo import errors, files, inventory, layout, run_scan, run_table, run_table_update
 
-# Measured with benchmarks/benchmark_training.py: larger groups save no more per run, and delay the first result.
-DEFAULT_RUNS_PER_GROUP = 8
+# Larger groups save no more per run (benchmarks/benchmark_training.py), and delay the first result.
+_MOST_RUNS_PER_TASK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ class TrainRunsConfig:
         run_ids: run ids to have at every ratio, each once.
         training: optimisation.
         workers: processes; None means one for each core on a CPU, one on other devices.
-        runs_per_group: runs trained as one batch where the architecture allows.
+        runs_per_group: runs trained as one batch where the architecture allows; None leaves the choice to
+            `run_training.RunTrainer.largest_group`.
         device: "cpu", "gpu" or "tpu".
         redo_damaged: whether to train damaged runs anew, replacing their files.
     """
@@ -53,7 +56,7 @@ class TrainRunsConfig:
     run_ids: tuple[int, ...]
     training: training_config.TrainingConfig
     workers: int | None = None
-    runs_per_group: int = DEFAULT_RUNS_PER_GROUP
+    runs_per_group: int | None = None
     device: str = "cpu"
     redo_damaged: bool = False
 
@@ -204,8 +207,9 @@ def _train(
     pending: list[layout.Run],
     progress: Progress,
 ) -> list[run_results.RunResult]:
-    tasks = _tasks(config, pending)
-    num_workers = min(len(tasks), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
+    num_workers = min(len(pending), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
+    tasks = _tasks(config, pending, num_workers)
+    num_workers = min(num_workers, len(tasks))
     num_threads = max(1, workers.num_cores() // num_workers)
     results = []
     num_ready = 0
@@ -222,30 +226,31 @@ def _train(
         messages = workers.run_tasks(
             "heldout.train_worker", setup, tasks, num_workers=num_workers, threads_per_worker=num_threads
         )
-        for message in messages:
-            if "bytes_per_run" in message:
-                num_ready += 1
-                if num_ready == 1:
-                    _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
-                if num_ready == num_workers:
-                    shutil.rmtree(f"{data}/dataset")  # all have it mapped; so a kill from here on leaves no copy
-            if "run_epochs" in message:
-                progress.run_epochs(message["run_epochs"])
-            if "result" in message:
-                results.append(
-                    run_results.RunResult.from_json(message["result"], pathlib.Path(config.zoo), recipe.experiment)
-                )
-                progress.result(results[-1])
+        with contextlib.closing(messages):
+            for message in messages:
+                if "bytes_per_run" in message:
+                    num_ready += 1
+                    if num_ready == 1:
+                        _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
+                    if num_ready == num_workers:
+                        shutil.rmtree(f"{data}/dataset")  # all have it mapped; so a kill from here on leaves no copy
+                if "run_epochs" in message:
+                    progress.run_epochs(message["run_epochs"])
+                if "result" in message:
+                    zoo = pathlib.Path(config.zoo)
+                    results.append(run_results.RunResult.from_json(message["result"], zoo, recipe.experiment))
+                    progress.result(results[-1])
     return results
 
 
-def _tasks(config: TrainRunsConfig, pending: list[layout.Run]) -> list[workers.Message]:
-    """Groups of runs of one ratio."""
+def _tasks(config: TrainRunsConfig, pending: list[layout.Run], num_workers: int) -> list[workers.Message]:
+    """Groups of runs of one ratio, small enough that every worker gets a share."""
+    size = min(config.runs_per_group or _MOST_RUNS_PER_TASK, math.ceil(len(pending) / num_workers))
     tasks = []
     for ratio in config.subset_ratios:
         run_ids = [run.run_id for run in pending if run.subset_ratio == ratio]
-        for first in range(0, len(run_ids), config.runs_per_group):
-            tasks.append({"subset_ratio": ratio, "run_ids": run_ids[first : first + config.runs_per_group]})
+        for first in range(0, len(run_ids), size):
+            tasks.append({"subset_ratio": ratio, "run_ids": run_ids[first : first + size]})
     return tasks
 
 

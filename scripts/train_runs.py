@@ -57,8 +57,9 @@ _DTYPE = flags.DEFINE_enum("dtype", _DEFAULTS.dtype, training_config.DTYPES, "Pr
 _WORKERS = flags.DEFINE_integer("workers", None, "Worker processes; without it one for each core on a CPU, else one.")
 _RUNS_PER_GROUP = flags.DEFINE_integer(
     "runs_per_group",
-    zoo_training.DEFAULT_RUNS_PER_GROUP,
-    "Runs that a worker trains as one batch, for architectures that can (mlp, lenet).",
+    None,
+    "Runs that a worker trains as one batch, for architectures that can (mlp, lenet); without it as many as keep "
+    "their weights in the cache, up to 8.",
 )
 _REDO_DAMAGED = flags.DEFINE_bool("redo_damaged", False, "Train damaged runs anew; replaces their files.")
 

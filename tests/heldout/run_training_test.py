@@ -102,6 +102,14 @@ class _SingleRunTrainer(run_training.RunTrainer):
         return learners.SingleLearner(self._build())
 
 
+@pytest.mark.parametrize(("hidden_size", "expected"), [(8, 8), (20_000, 1), (8_000, 3)])
+def test_groups_are_as_large_as_the_cache_allows(data, hidden_size, expected):
+    # 75 numbers per hidden unit (64 inputs, 10 outputs, a bias), 4 bytes each, 9 MiB of cache.
+    trainer = run_training.RunTrainer(cases.tiny_recipe(data, options={"hidden_sizes": [hidden_size]}), data)
+    assert trainer.largest_group() == expected
+    assert trainer.largest_group(5) == 5
+
+
 def test_small_inception_trains_alone(tmp_path, data):
     recipe = cases.tiny_recipe(data, "small_inception", {}, num_epochs=1, batch_size=20)
     trainer = run_training.RunTrainer(recipe, data)
