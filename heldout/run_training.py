@@ -13,7 +13,8 @@ from heldout.datasets import dataset as dataset_lib
 from heldout.models import registry as models
 from zoo import aux_arrays, checkpoints, errors, layout
 
-# Measured on two cores with the MNIST demonstration: 4 runs of 2.1 MB beat 8, and 1.
+# Four networks of the MNIST demonstration, 2.1 MB each; `benchmark_training --runs_per_group` compares other groups.
+# Small networks gain most from a group, because starting each operation costs as much as computing it.
 _CACHE_BYTES = 9 << 20
 _MOST_RUNS = 8
 _REPAIR = "a smaller --learning_rate may help"

@@ -205,12 +205,6 @@ def checkpoint_epochs(run: Run) -> list[int]:
     return sorted(index_sizes.keys() & data_sizes.keys())
 
 
-def incomplete_checkpoints(run: Run) -> list[int]:
-    """Epochs of which only the index or only the data file is there, ascending."""
-    index_sizes, data_sizes = checkpoint_sizes(run)
-    return sorted(index_sizes.keys() ^ data_sizes.keys())
-
-
 def checkpoint_sizes(run: Run) -> tuple[dict[int, int], dict[int, int]]:
     """Sizes in bytes of the run's index files, and of its data files, by epoch; nothing is opened."""
     sizes: dict[str, dict[int, int]] = {CHECKPOINT_INDEX_SUFFIX: {}, CHECKPOINT_DATA_SUFFIX: {}}

@@ -64,11 +64,6 @@ class InfluenceScan:
     typical_step: float
 
 
-def bin_centres() -> np.ndarray:
-    """Centres of the bins of `InfluenceScan`, float64 [NUM_BINS] from -1 to 1."""
-    return np.arange(-_HALF_BINS, _HALF_BINS + 1) / _HALF_BINS
-
-
 def scan(
     scores: saved_scores.RatioScores, *, pairs_influence: float, pairs_memorization: float, max_pairs: int
 ) -> InfluenceScan:

@@ -37,7 +37,7 @@ def test_bins_are_centred(scores):
     scan = _scan(scores)
     values, spread = scores.subset_influence, scores.influence_standard_error
     varied = ~np.isnan(values) & ~((values == 0) & (spread == 0))
-    centres = influence_scan.bin_centres()
+    centres = (np.arange(influence_scan.NUM_BINS) - influence_scan.NUM_BINS // 2) * influence_scan.BIN_WIDTH
     assert centres[influence_scan.NUM_BINS // 2] == 0
     mean = (scan.bin_counts * centres).sum() / scan.bin_counts.sum()
     assert mean == pytest.approx(values[varied].mean(), abs=influence_scan.BIN_WIDTH / 2)
@@ -80,7 +80,7 @@ def test_noise_is_the_normal_mixture(scores):
         small, memorization=dataclasses.replace(scores.memorization, values=scores.memorization.values[:2])
     )
     noise = _scan(small).noise_counts
-    centres = influence_scan.bin_centres()
+    centres = (np.arange(influence_scan.NUM_BINS) - influence_scan.NUM_BINS // 2) * influence_scan.BIN_WIDTH
     assert noise.sum() == pytest.approx(6)
     within = noise[np.abs(centres) <= 0.1].sum()
     edge = 0.1 + influence_scan.BIN_WIDTH / 2
