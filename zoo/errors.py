@@ -37,6 +37,22 @@ class DiskSpaceError(HeldoutError, OSError):
     """The disk has too little room for what is to be written."""
 
 
+class IntegrityError(DamagedFileError):
+    """Bytes do not have the digest that they must have."""
+
+
+class UnsafeArchiveError(DamagedFileError):
+    """An archive holds what no archive of a zoo holds: paths that leave the folder, links, devices, duplicates."""
+
+
+class NetworkError(HeldoutError, ConnectionError):
+    """A server cannot be reached, fails again and again, or refuses for good."""
+
+
+class BusyError(HeldoutError, BlockingIOError):
+    """Another process is at work in the same place."""
+
+
 _CONTINUE = "what was finished is kept, the same command continues"
 _REPAIRS = {
     errno.ENOSPC: f"make room or choose another folder; {_CONTINUE}",
