@@ -14,6 +14,11 @@ INSTALL_REQUIRES = [
     "numpy>=2.0",  # arrays everywhere; 2.0 settled float32 promotion, on which normalisation relies
     "scipy>=1.13",  # statistics of the scores; 1.13 is the first release built for NumPy 2
     "gcsfs",  # gs:// addresses of the published zoos
+    "fsspec",  # one interface to local, http(s) and gs:// objects; gcsfs is written for it
+    "requests>=2.31",  # http(s) with proxies and certificates as users have them set up
+    "urllib3>=2.2",  # below requests; 2.2 is the first whose read1 keeps what came before a cut
+    "aiohttp",  # below gcsfs, whose connections are set up and whose errors are told apart
+    "google-crc32c>=1.5",  # checksums of objects in Google's storage and of TensorFlow's checkpoints, at memory speed
     "scikit-learn>=1.4",  # the bundled digits, the data set that needs no download
     "pyarrow>=16",  # Parquet and CSV tables; 16 is the first release built for NumPy 2
     "matplotlib>=3.9",  # figures of the report; 3.9 is the first release built for NumPy 2
@@ -31,6 +36,8 @@ EXTRAS_REQUIRE = {
         "pytest>=8",  # the tests
         "pytest-xdist>=3",  # the tests on all cores
         "hypothesis>=6.100",  # fuzzing of the file readers
+        "gcp-storage-emulator>=2022.6",  # gs:// addresses in tests, on loopback
+        "cryptography",  # certificates of the tests' own https server
         "ruff>=0.9",  # formatting and lint; pyproject.toml uses rule names of 0.9
         "mypy>=1.11",  # types on every public function
     ],
@@ -39,7 +46,19 @@ EXTRAS_REQUIRE = {
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.*)"', (HERE / "heldout" / "__init__.py").read_text(encoding="utf-8"))[1]
 
-PROGRAMS = ["train_runs", "evaluate_run", "list_zoo", "compute_scores", "render_report"]
+PROGRAMS = [
+    "train_runs",
+    "evaluate_run",
+    "list_zoo",
+    "compute_scores",
+    "render_report",
+    "zoo_stream",
+    "zoo_fetch",
+    "zoo_download",
+    "zoo_index",
+    "zoo_verify",
+    "zoo_pack",
+]
 
 setuptools.setup(
     name="heldout",
@@ -57,6 +76,8 @@ setuptools.setup(
         "heldout.report",
         "estimators",
         "zoo",
+        "zoo.archive",
+        "zoo.remote",
         "scripts",
     ],
     package_data={"heldout.report": ["templates/*"]},

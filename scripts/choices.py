@@ -66,6 +66,63 @@ def required(flag: str, value: str | None) -> str:
     return value
 
 
+def required_list(flag: str, parts: list[str] | None) -> list[str]:
+    """The parts of a comma-separated flag that must be given.
+
+    Raises:
+        UsageError: it was not.
+    """
+    if not parts:
+        raise errors.UsageError(f"--{flag} is required; see --help")
+    return parts
+
+
+def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Runs of "0.5/123", "0.5/0:10" (its end left out), "0.5/*" or "all".
+
+    Args:
+        flag: the flag's name, for messages.
+        texts: its parts.
+        there: subset ratio and run id of all runs that there are.
+
+    Returns:
+        Subset ratio and run id of each, sorted.
+
+    Raises:
+        InvalidValueError: a part is not of this form, or names a run that is not there.
+    """
+    known, found = set(there), set()
+    for text in texts:
+        chosen = known if text.strip() == "all" else _runs_of_part(flag, text.strip(), known)
+        if not chosen:
+            raise errors.InvalidValueError(f"--{flag}={text}: there is no such run; there are {_ranges(there)}")
+        found |= chosen
+    return sorted(found)
+
+
+def _runs_of_part(flag: str, text: str, known: set[tuple[float, int]]) -> set[tuple[float, int]]:
+    ratio_text, slash, ids_text = text.partition("/")
+    ratio = layout.parse_ratio(ratio_text)
+    if not slash or ratio is None:
+        raise errors.InvalidValueError(f"--{flag}={text}: expected runs like 0.5/123, 0.5/0:10, 0.5/* or all")
+    if ids_text == "*":
+        return {run for run in known if run[0] == ratio}
+    if ":" in ids_text:
+        return known & {(ratio, run_id) for run_id in run_ids(ids_text)}
+    chosen = {(ratio, run_id) for run_id in run_ids(ids_text)}
+    return chosen if chosen <= known else set()
+
+
+def _ranges(runs: list[tuple[float, int]]) -> str:
+    """Runs for people: "0.5/0 to 0.5/399 (400)" for each ratio."""
+    texts = []
+    for ratio in sorted({ratio for ratio, _ in runs}):
+        ids = [run_id for of, run_id in runs if of == ratio]
+        name = layout.ratio_name(ratio)
+        texts.append(f"{name}/{min(ids)} to {name}/{max(ids)} ({len(ids)})")
+    return ", ".join(texts) or "none"
+
+
 def path(value: str | None) -> str | None:
     """A path from a flag, with ~ standing for the home folder: the shell leaves it alone behind an equals sign."""
     return value if value is None else os.path.expanduser(value)

@@ -9,7 +9,8 @@ A program is a module with a docstring that teaches, its flags, and `run(argv)`;
         main()
 
 so that `python -m scripts.NAME` and the console command NAME behave alike. Exit status: 0 done, 1 an error that the
-message explains, 2 wrong usage, 130 interrupted, 143 terminated.
+message explains, 2 wrong usage, 3 data that is not what it must be by its digests or checksums, 4 a server that cannot
+be reached or fails, 130 interrupted, 143 terminated.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,15 @@ from zoo import errors
 
 # Accepted by every program, so that one set of options serves a whole script of commands.
 _EVERYWHERE = ("data_dir", "device")
+
+
+DAMAGED_STATUS = 3
+_STATUSES = {
+    errors.UsageError: 2,
+    errors.IntegrityError: DAMAGED_STATUS,
+    errors.UnsafeArchiveError: DAMAGED_STATUS,
+    errors.NetworkError: 4,
+}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -74,7 +84,7 @@ def _guarded(run: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
         return run(argv) or 0
     except (errors.HeldoutError, OSError) as error:
         print(f"error: {errors.explain(error)}", file=sys.stderr)
-        return 2 if isinstance(error, errors.UsageError) else 1
+        return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 1)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, _Terminated)
         word = "terminated" if terminated else "interrupted"

@@ -23,15 +23,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from zoo import errors, files, layout
+from zoo import checkpoint_bundle, errors, files, layout
 
-_ROOT = "model"
-_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _MOST_LISTED = 10
 # What TensorFlow's reader raises over damaged files, depending on where it stumbles.
 _READ_ERRORS = (tf.errors.OpError, IndexError, MemoryError, RuntimeError, ValueError)
-
-Spec = tuple[tuple[int, ...], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +55,7 @@ def model_variables(model: tf.Module) -> dict[str, tf.Variable]:
     Returns:
         Variables by key, for instance "model/conv1/conv/w".
     """
-    paths: dict[int, str] = {id(model): _ROOT}
+    paths: dict[int, str] = {id(model): checkpoint_bundle.MODEL_ROOT}
     # Children are kept alive until the end: some are wrappers made on the fly, whose ids could otherwise be reused.
     queue: list[Any] = [model]
     for parent in queue:
@@ -70,7 +66,7 @@ def model_variables(model: tf.Module) -> dict[str, tf.Variable]:
     return dict(sorted((paths[id(node)], node) for node in queue if isinstance(node, tf.Variable)))
 
 
-def read_listing(prefix: files.PathLike) -> dict[str, Spec]:
+def read_listing(prefix: files.PathLike) -> dict[str, checkpoint_bundle.Spec]:
     """Shape and dtype of every variable below model/ in a checkpoint, by key, sorted. Reads the index file only.
 
     Args:
@@ -83,7 +79,10 @@ def read_listing(prefix: files.PathLike) -> dict[str, Spec]:
         MissingFileError: there is no index file or no data file.
         DamagedFileError: the index is damaged.
     """
-    return _model_part(_read_all_specs(_open(prefix), prefix))
+    _check_there(prefix)
+    return checkpoint_bundle.model_listing(
+        checkpoint_bundle.read_index_file(_with_suffix(prefix, layout.CHECKPOINT_INDEX_SUFFIX))
+    )
 
 
 def restore(model: tf.Module, prefix: files.PathLike) -> CheckpointState:
@@ -104,7 +103,7 @@ def restore(model: tf.Module, prefix: files.PathLike) -> CheckpointState:
     reader = _open(prefix)
     specs = _read_all_specs(reader, prefix)
     variables = model_variables(model)
-    _check_match(variables, _model_part(specs), prefix)
+    _check_match(variables, checkpoint_bundle.model_part(specs), prefix)
     # Everything is read, also what is not needed, because reading verifies the checksums.
     values = {name: _read_tensor(reader, name, prefix) for name in specs}
     state = CheckpointState(
@@ -112,7 +111,7 @@ def restore(model: tf.Module, prefix: files.PathLike) -> CheckpointState:
         global_step=_counter(values, "global_step", prefix),
     )
     for key, variable in variables.items():
-        variable.assign(values[key + _VALUE_SUFFIX])
+        variable.assign(values[key + checkpoint_bundle.VALUE_SUFFIX])
     return state
 
 
@@ -176,32 +175,28 @@ def _escape(name: str) -> str:
     return name.replace(".", "..").replace("/", ".S")
 
 
-def _open(prefix: files.PathLike) -> Any:
+def _check_there(prefix: files.PathLike) -> None:
     for suffix in (layout.CHECKPOINT_INDEX_SUFFIX, layout.CHECKPOINT_DATA_SUFFIX):
         path = _with_suffix(prefix, suffix)
         if not path.is_file():
             raise errors.MissingFileError(f"{path}: no such file; fetch the checkpoint again, or train the run")
+
+
+def _open(prefix: files.PathLike) -> Any:
+    _check_there(prefix)
     try:
         return tf.train.load_checkpoint(str(prefix))
     except _READ_ERRORS as error:
         raise _damaged(prefix, error) from error
 
 
-def _read_all_specs(reader: Any, prefix: files.PathLike) -> dict[str, Spec]:
+def _read_all_specs(reader: Any, prefix: files.PathLike) -> dict[str, checkpoint_bundle.Spec]:
     """Shape and dtype of every entry of the file, by full name."""
     try:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
         return {name: (tuple(shape), tf.as_dtype(dtypes[name]).name) for name, shape in sorted(shapes.items())}
     except _READ_ERRORS as error:
         raise _damaged(prefix, error) from error
-
-
-def _model_part(specs: Mapping[str, Spec]) -> dict[str, Spec]:
-    return {
-        name.removesuffix(_VALUE_SUFFIX): spec
-        for name, spec in specs.items()
-        if name.startswith(f"{_ROOT}/") and name.endswith(_VALUE_SUFFIX)
-    }
 
 
 def _read_tensor(reader: Any, name: str, prefix: files.PathLike) -> Any:
@@ -212,7 +207,7 @@ def _read_tensor(reader: Any, name: str, prefix: files.PathLike) -> Any:
 
 
 def _counter(values: Mapping[str, Any], name: str, prefix: files.PathLike) -> int | None:
-    value = values.get(name + _VALUE_SUFFIX)
+    value = values.get(name + checkpoint_bundle.VALUE_SUFFIX)
     if value is None:
         return None
     value = np.asarray(value)
@@ -230,7 +225,9 @@ def _damaged(prefix: files.PathLike, error: Exception) -> errors.DamagedFileErro
     )
 
 
-def _check_match(variables: Mapping[str, tf.Variable], stored: Mapping[str, Spec], prefix: files.PathLike) -> None:
+def _check_match(
+    variables: Mapping[str, tf.Variable], stored: Mapping[str, checkpoint_bundle.Spec], prefix: files.PathLike
+) -> None:
     """Compares names, shapes and dtypes both ways.
 
     Raises:

@@ -156,6 +156,34 @@ def size_text(num_bytes: int) -> str:
     return f"{size:.0f} {units[0]}" if size >= 99.5 or units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
+def free_bytes(folder: PathLike) -> int:
+    """Room in the file system of a folder, which need not exist yet."""
+    existing = pathlib.Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def check_room(folder: PathLike, num_bytes: int, what: str, repair: str = "") -> None:
+    """Refuses to begin what would fill the disk.
+
+    Args:
+        folder: where it would be written; it need not exist yet.
+        num_bytes: room that is needed.
+        what: what needs it, in the plural.
+        repair: what to do besides making room or choosing another folder, with a comma in front.
+
+    Raises:
+        DiskSpaceError: there is less room.
+    """
+    free = free_bytes(folder)
+    if num_bytes > free:
+        raise errors.DiskSpaceError(
+            f"{folder}: {what} need {size_text(num_bytes)}, {size_text(free)} are free; make room or choose another "
+            f"folder{repair}"
+        )
+
+
 def sha256_of_file(path: PathLike) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:

@@ -71,9 +71,31 @@ class ExperimentInventory:
     unknown: list[str]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """An inventory with what was read for it.
+
+    Attributes:
+        inventory: what there is and what is wrong.
+        rows: one for every run with sound aux arrays, and for those without that the run table knows.
+        table: the stored run table; None where there is none or it is damaged.
+    """
+
+    inventory: ExperimentInventory
+    rows: list[run_scan.RunRow]
+    table: run_table.RunTable | None
+
+
 def take(
     zoo: files.PathLike, experiment: str, *, deep: bool = False, progress: run_scan.Progress | None = None
 ) -> ExperimentInventory:
+    """The inventory of `survey`, which takes the same arguments."""
+    return survey(zoo, experiment, deep=deep, progress=progress).inventory
+
+
+def survey(
+    zoo: files.PathLike, experiment: str, *, deep: bool = False, progress: run_scan.Progress | None = None
+) -> Survey:
     """Looks at every run of an experiment.
 
     Args:
@@ -91,7 +113,7 @@ def take(
     sizes = None if table is None else (table.num_train, table.num_test)
     rows, problems = run_scan.scan(runs, known, progress, sizes=sizes)
     num_train, num_test = sizes or (rows[0].sizes if rows else (None, None))
-    return ExperimentInventory(
+    inventory = ExperimentInventory(
         experiment=experiment,
         num_train=num_train,
         num_test=num_test,
@@ -100,6 +122,7 @@ def take(
         complaint="; ".join(complaints) or None,
         unknown=_unknown(layout.experiment_directory(zoo, experiment), runs),
     )
+    return Survey(inventory, rows, table)
 
 
 def _stored_table(zoo: files.PathLike, experiment: str) -> tuple[run_table.RunTable | None, list[str]]:
@@ -188,12 +211,12 @@ def _by_ratio(
 
 
 def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
-    known = {"recipe.json", "run_table.npz", "scores", "report"}
+    known = {layout.RECIPE_NAME, layout.RUN_TABLE_NAME, layout.ARCHIVE_INDEX_NAME, "scores", "report"}
     known |= {f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in runs}
     found = []
     for path in directory.iterdir():
         if layout.parse_ratio(path.name) is not None and path.is_dir():
             found += [f"{path.name}/{child.name}" for child in path.iterdir() if not files.is_temporary(child.name)]
-        elif not files.is_temporary(path.name):
+        elif not files.is_temporary(path.name) and not path.name.startswith(f".{layout.ARCHIVE_INDEX_NAME}."):
             found.append(path.name)
     return sorted(set(found) - known)

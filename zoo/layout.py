@@ -21,6 +21,12 @@ from zoo import errors, files
 
 _RATIO = re.compile(r"0\.[0-9]+")
 _RUN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
+AUX_ARRAYS_NAME = "aux_arrays.npz"
+CHECKPOINTS_NAME = "checkpoints"
+RECIPE_NAME = "recipe.json"
+RUN_TABLE_NAME = "run_table.npz"
+ARCHIVE_INDEX_SUFFIX = ".index.sqlite"
+ARCHIVE_INDEX_NAME = f"archive{ARCHIVE_INDEX_SUFFIX}"
 CHECKPOINT_INDEX_SUFFIX = ".index"
 CHECKPOINT_DATA_SUFFIX = ".data-00000-of-00001"
 _CHECKPOINT_FILE = re.compile(
@@ -50,6 +56,17 @@ def parse_ratio(name: str) -> float | None:
         return None
     ratio = float(name)
     return ratio if 0 < ratio < 1 and ratio_name(ratio) == name else None
+
+
+def parse_run_id(name: str) -> int | None:
+    """The run id that a folder name stands for; None where it is no number, or has a sign or leading zeros."""
+    return int(name) if _RUN_ID.fullmatch(name) else None
+
+
+def parse_checkpoint_file(name: str) -> tuple[int, str] | None:
+    """Epoch and suffix (`CHECKPOINT_INDEX_SUFFIX` or `CHECKPOINT_DATA_SUFFIX`) of a checkpoint's file; else None."""
+    match = _CHECKPOINT_FILE.fullmatch(name)
+    return (int(match["epoch"]), match["suffix"]) if match else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +99,12 @@ class Run:
     @property
     def aux_arrays_path(self) -> pathlib.Path:
         """What the finished model got right; see `zoo.aux_arrays`."""
-        return self.directory / "aux_arrays.npz"
+        return self.directory / AUX_ARRAYS_NAME
 
     @property
     def checkpoints_directory(self) -> pathlib.Path:
         """The folder of the run's checkpoints; see `zoo.checkpoints`."""
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS_NAME
 
     def checkpoint_prefix(self, epoch: int) -> pathlib.Path:
         """What the file names of one checkpoint begin with.
@@ -120,12 +137,17 @@ def experiment_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 
 def recipe_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     """The file that says how all runs of the experiment are trained."""
-    return experiment_directory(zoo, experiment) / "recipe.json"
+    return experiment_directory(zoo, experiment) / RECIPE_NAME
 
 
 def run_table_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     """The packed summary of all runs; see `zoo.run_table`."""
-    return experiment_directory(zoo, experiment) / "run_table.npz"
+    return experiment_directory(zoo, experiment) / RUN_TABLE_NAME
+
+
+def archive_index_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """The index of the archive that the experiment comes from; see `zoo.archive.index`."""
+    return experiment_directory(zoo, experiment) / ARCHIVE_INDEX_NAME
 
 
 def scores_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
@@ -179,8 +201,9 @@ def runs(zoo: files.PathLike, experiment: str, subset_ratio: float | None = None
         if ratio is None or wanted not in (None, ratio_folder):
             continue
         for run_folder in _folders(directory / ratio_folder):
-            if _RUN_ID.fullmatch(run_folder):
-                found.append(Run(pathlib.Path(zoo), experiment, ratio, int(run_folder)))
+            run_id = parse_run_id(run_folder)
+            if run_id is not None:
+                found.append(Run(pathlib.Path(zoo), experiment, ratio, run_id))
     return sorted(found, key=lambda run: (run.subset_ratio, run.run_id))
 
 
@@ -194,9 +217,10 @@ def run_from_directory(path: files.PathLike) -> Run:
     if len(directory.parts) < 3 or ".." in directory.parts:
         directory = pathlib.Path(os.path.abspath(directory))
     ratio = parse_ratio(directory.parent.name)
-    if ratio is None or not _RUN_ID.fullmatch(directory.name) or not directory.parent.parent.name:
+    run_id = parse_run_id(directory.name)
+    if ratio is None or run_id is None or not directory.parent.parent.name:
         raise errors.InvalidValueError(f"{path}: expected a run folder <zoo>/<experiment>/<subset_ratio>/<run_id>")
-    return Run(directory.parents[2], directory.parent.parent.name, ratio, int(directory.name))
+    return Run(directory.parents[2], directory.parent.parent.name, ratio, run_id)
 
 
 def checkpoint_epochs(run: Run) -> list[int]:
@@ -211,11 +235,12 @@ def checkpoint_sizes(run: Run) -> tuple[dict[int, int], dict[int, int]]:
     try:
         with os.scandir(run.checkpoints_directory) as entries:
             for entry in entries:
-                match = _CHECKPOINT_FILE.fullmatch(entry.name)
+                parsed = parse_checkpoint_file(entry.name)
                 # A file that is being replaced can be gone between the listing and the look at it.
                 with contextlib.suppress(FileNotFoundError):
-                    if match and entry.is_file():
-                        sizes[match["suffix"]][int(match["epoch"])] = entry.stat().st_size
+                    if parsed and entry.is_file():
+                        epoch, suffix = parsed
+                        sizes[suffix][epoch] = entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         pass
     return sizes[CHECKPOINT_INDEX_SUFFIX], sizes[CHECKPOINT_DATA_SUFFIX]

@@ -1,47 +1,140 @@
-"""The published zoos: where their archives are, the MD5 of each, and what was trained on what.
+"""Known zoos: where their archives are, the MD5 of each, and what was trained on what.
 
-Each is one tar.gz of an experiment in the layout of `zoo.layout`, in a public bucket of Google Cloud Storage.
+Three are published and built in: each is one tar.gz of an experiment in the layout of `zoo.layout`, in a public bucket
+of Google Cloud Storage. A registry file adds others,
+
+    {"schema_version": 1, "experiments": [
+        {"name": "...", "url": "...", "md5": "...", "architecture": "...", "dataset": "...", "num_classes": 10}]}
+
+of which only name and url must be there. A url without a protocol is relative to the registry file. What `zoo_pack`
+writes beside an archive is such a file.
 """
 
 from collections.abc import Mapping
 import dataclasses
+import json
+import re
 import types
+from typing import Any
 
+from zoo import errors, layout
+from zoo.remote import source
+
+SCHEMA_VERSION = 1
 _BUCKET = "gs://gresearch/heldout-training-checkpoints"
+_MAX_BYTES = 1 << 24
+_MD5 = re.compile("[0-9a-f]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One published zoo.
+    """One known zoo.
 
     Attributes:
         name: of the experiment.
-        url: of the archive, gs://...
-        md5: hexadecimal digest of the archive.
-        architecture: name of the model.
+        url: of the archive: gs://..., https://... or a path.
+        md5: hexadecimal digest of the archive; None where it is not known.
+        architecture: name of the model; None where it is not known, as for the following.
         dataset: name of the data set.
         num_classes: number of its classes.
+        approximate_size: bytes of the archive, for people; the exact size is asked of the server.
     """
 
     name: str
     url: str
-    md5: str
-    architecture: str
-    dataset: str
-    num_classes: int
+    md5: str | None = None
+    architecture: str | None = None
+    dataset: str | None = None
+    num_classes: int | None = None
+    approximate_size: int | None = None
 
 
-def _published(name: str, md5: str, architecture: str, dataset: str, num_classes: int) -> Published:
-    return Published(name, f"{_BUCKET}/{name}.tar.gz", md5, architecture, dataset, num_classes)
+def _published(name: str, md5: str, architecture: str, dataset: str, num_classes: int, gigabytes: int) -> Published:
+    url = f"{_BUCKET}/{name}.tar.gz"
+    return Published(name, url, md5, architecture, dataset, num_classes, gigabytes * 10**9)
 
 
 PUBLISHED: Mapping[str, Published] = types.MappingProxyType(
     {
         zoo.name: zoo
         for zoo in (
-            _published("cifar10-inception", "bc3b75203381709f8224810946be14b1", "small_inception", "cifar10", 10),
-            _published("cifar100-inception", "f87218368528afa6e2407c8410f1ffa1", "small_inception", "cifar100", 100),
-            _published("imagenet-resnet50", "64c39ef7702462b83959af9de622b4b8", "resnet50", "imagenet", 1000),
+            _published("cifar10-inception", "bc3b75203381709f8224810946be14b1", "small_inception", "cifar10", 10, 239),
+            _published(
+                "cifar100-inception", "f87218368528afa6e2407c8410f1ffa1", "small_inception", "cifar100", 100, 244
+            ),
+            _published("imagenet-resnet50", "64c39ef7702462b83959af9de622b4b8", "resnet50", "imagenet", 1000, 367),
         )
     }
 )
+
+
+def read(url: str, options: source.Options | None = None) -> dict[str, Published]:
+    """Reads a registry file.
+
+    Args:
+        url: its path or address.
+        options: how a remote one is read.
+
+    Returns:
+        The zoos by name.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is no registry.
+        NetworkError: it cannot be read.
+    """
+    content = source.read_small(url, _MAX_BYTES, options or source.Options())
+    try:
+        stored = json.loads(content.decode("utf-8"))
+        if not isinstance(stored, dict) or stored.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"expected an object with schema_version {SCHEMA_VERSION}")
+        entries = [_entry(value, url) for value in stored["experiments"]]
+        names = [entry.name for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("a name is there twice")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise errors.DamagedFileError(
+            f"{url}: not a registry of zoos: {error!r}. Expected "
+            '{"schema_version": 1, "experiments": [{"name": "...", "url": "...", "md5": "..."}]}'
+        ) from error
+    return {entry.name: entry for entry in entries}
+
+
+def find(name: str, registry_url: str | None = None, options: source.Options | None = None) -> Published:
+    """A known zoo by name; those of a registry file come before those built in.
+
+    Raises:
+        InvalidValueError: there is none of this name.
+        As `read`.
+    """
+    known = dict(PUBLISHED)
+    if registry_url is not None:
+        known |= read(registry_url, options)
+    if name not in known:
+        raise errors.InvalidValueError(
+            f"--experiment={name}: no such zoo is known; known are {', '.join(sorted(known))}. Name another, give the "
+            "address of its archive with --archive, or add it to a file given with --registry"
+        )
+    return known[name]
+
+
+def _entry(value: Mapping[str, Any], url: str) -> Published:
+    texts = {name: value.get(name) for name in ("name", "url", "md5", "architecture", "dataset")}
+    for name, text in texts.items():
+        if not isinstance(text, str | None) or (text is None and name in ("name", "url")):
+            raise ValueError(f"{name} is {text!r}, expected text")
+    name, address, md5 = str(value["name"]), str(value["url"]), texts["md5"]
+    layout.check_experiment_name(name)
+    if md5 is not None and not _MD5.fullmatch(md5):
+        raise ValueError(f"md5 of {name} is {md5!r}, expected 32 hexadecimal digits")
+    num_classes = value.get("num_classes")
+    if not isinstance(num_classes, int | None):
+        raise ValueError(f"num_classes of {name} is {num_classes!r}, expected a number")
+    return Published(
+        name=name,
+        url=source.join(url, address),
+        md5=md5,
+        architecture=texts["architecture"],
+        dataset=texts["dataset"],
+        num_classes=num_classes,
+    )

@@ -136,7 +136,22 @@ def _read_row(run: layout.Run, known: RunRow | None) -> RunRow:
     sha256 = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
     if known is not None and unchanged_size and np.array_equal(known.source_sha256, sha256):
         return dataclasses.replace(known, source_mtime_ns=status.st_mtime_ns)
-    aux = aux_arrays.read(path, content)
+    return row_from_record(run, content, mtime_ns=status.st_mtime_ns)
+
+
+def row_from_record(run: layout.Run, content: bytes, *, mtime_ns: int = 0) -> RunRow:
+    """The row of one record whose bytes have been read, from a file or from an archive.
+
+    Args:
+        run: whose record it is; its path is what messages name.
+        content: the bytes of aux_arrays.npz.
+        mtime_ns: time of modification of the file they were read from; 0 where there is none.
+
+    Raises:
+        DamagedFileError: the record cannot be read, breaks a rule, or has not the subset size that the run's ratio
+            asks for.
+    """
+    aux = aux_arrays.read(run.aux_arrays_path, content)
     _check_subset_size(run, len(aux.index_train), aux.num_train)
     return RunRow(
         run=run,
@@ -145,9 +160,9 @@ def _read_row(run: layout.Run, known: RunRow | None) -> RunRow:
         subset_mask_bits=packed_bits.pack(aux.subset_mask()),
         train_correctness_bits=packed_bits.pack(aux.train_correctness()),
         test_correctness_bits=packed_bits.pack(aux.test_correctness()),
-        source_sha256=sha256,
-        source_size=status.st_size,
-        source_mtime_ns=status.st_mtime_ns,
+        source_sha256=np.frombuffer(hashlib.sha256(content).digest(), np.uint8),
+        source_size=len(content),
+        source_mtime_ns=mtime_ns,
     )
 
 

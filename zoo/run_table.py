@@ -7,6 +7,7 @@ ratio and run id; `zoo.packed_bits` says how the bits lie, and `zoo.run_table_up
 folders.
 """
 
+from collections.abc import Iterable, Mapping
 import dataclasses
 import hashlib
 from typing import Any
@@ -245,15 +246,60 @@ def read(path: files.PathLike) -> RunTable:
 
 def write(path: files.PathLike, table: RunTable) -> None:
     """Writes a run table, uncompressed (its bits hardly compress), whole or not at all."""
-    arrays = {
-        "schema_version": np.int64(SCHEMA_VERSION),
-        "experiment": np.str_(table.experiment),
-        "num_train": np.int64(table.num_train),
-        "num_test": np.int64(table.num_test),
+    with npz.StreamWriter(path) as writer:
+        _write_scalars(writer, table.experiment, table.num_train, table.num_test)
+        for field in (*_ROW_FIELDS, *_LABEL_FIELDS):
+            if getattr(table, field) is not None:
+                writer.array(field, getattr(table, field))
+
+
+def write_rows(
+    path: files.PathLike,
+    experiment: str,
+    num_train: int,
+    num_test: int,
+    run_id: np.ndarray,
+    subset_ratio: np.ndarray,
+    source_size: np.ndarray,
+    columns: Mapping[str, Iterable[np.ndarray]],
+) -> None:
+    """Writes a run table from rows that need not be in memory together; the same file as `write` would write.
+
+    Args:
+        path: the file to create or replace.
+        experiment: name of the experiment.
+        num_train: N.
+        num_test: M.
+        run_id: [T] int64, sorted with the ratios as in `RunTable`.
+        subset_ratio: [T] float64.
+        source_size: [T] int64.
+        columns: by name, the three bit matrices and source_sha256, each as arrays [any, bytes] uint8 in order.
+
+    Raises:
+        InvalidValueError: a column has too few rows or too many, or rows of another size.
+    """
+    num_runs = len(run_id)
+    widths = dict(zip(BIT_FIELDS, (-(-num_train // 8), -(-num_train // 8), -(-num_test // 8)), strict=True))
+    given = {
+        "run_id": run_id,
+        "subset_ratio": subset_ratio,
+        "source_size": source_size,
+        "source_mtime_ns": np.zeros(num_runs, np.int64),
     }
-    arrays |= {field: getattr(table, field) for field in _ROW_FIELDS}
-    arrays |= {field: getattr(table, field) for field in _LABEL_FIELDS if getattr(table, field) is not None}
-    npz.write(path, {name: np.asarray(array) for name, array in arrays.items()})
+    with npz.StreamWriter(path) as writer:
+        _write_scalars(writer, experiment, num_train, num_test)
+        for field in _ROW_FIELDS:
+            if field in given:
+                writer.array(field, given[field])
+            else:
+                writer.blocks(field, np.uint8, (num_runs, widths.get(field, 32)), columns[field])
+
+
+def _write_scalars(writer: npz.StreamWriter, experiment: str, num_train: int, num_test: int) -> None:
+    writer.array("schema_version", np.asarray(np.int64(SCHEMA_VERSION)))
+    writer.array("experiment", np.asarray(np.str_(experiment)))
+    writer.array("num_train", np.asarray(np.int64(num_train)))
+    writer.array("num_test", np.asarray(np.int64(num_test)))
 
 
 def _integer(array: np.ndarray) -> int:

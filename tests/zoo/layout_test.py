@@ -39,6 +39,26 @@ def test_names_that_are_a_ratio():
         assert layout.parse_ratio(name) is None
 
 
+def test_names_that_are_a_run_id():
+    assert [layout.parse_run_id(name) for name in ("0", "7", "4000")] == [0, 7, 4000]
+    for name in ("", "07", "-1", "+1", "1.0", "٣", "1\n", "9" * 19):
+        assert layout.parse_run_id(name) is None
+
+
+def test_names_that_are_a_checkpoint_file():
+    assert layout.parse_checkpoint_file("ckpt-160.index") == (160, ".index")
+    assert layout.parse_checkpoint_file("ckpt-0.data-00000-of-00001") == (0, ".data-00000-of-00001")
+    for name in (
+        "checkpoint",
+        "ckpt-1",
+        "ckpt-01.index",
+        "ckpt-1.index.tmp",
+        ".ckpt-1.index",
+        "ckpt-1.data-00000-of-00002",
+    ):
+        assert layout.parse_checkpoint_file(name) is None
+
+
 def test_paths_of_a_run():
     run = layout.Run(pathlib.Path("zoo"), "cifar10-inception", 0.7, 12)
     assert run.directory == pathlib.Path("zoo/cifar10-inception/0.7/12")

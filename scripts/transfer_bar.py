@@ -1,0 +1,36 @@
+"""Progress of long transfers on the terminal: bytes, rate, time left."""
+
+from collections.abc import Iterator
+import contextlib
+import sys
+
+import tqdm
+
+from zoo.archive import scan
+
+
+@contextlib.contextmanager
+def shown(what: str, unit: str = "B") -> Iterator[scan.Progress]:
+    """A bar that is as long as its work, as a function of what is done and what is to do.
+
+    What was done before the first call does not count towards the rate. A live bar on a terminal; now and then a line
+    in a log file.
+    """
+    bar: tqdm.tqdm | None = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            interval = 0.5 if sys.stderr.isatty() else 30
+            bar = tqdm.tqdm(
+                desc=what, total=total, initial=done, unit=unit, unit_scale=True, delay=1, mininterval=interval,
+                dynamic_ncols=True, leave=False,
+            )  # fmt: skip
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()

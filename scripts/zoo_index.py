@@ -1,0 +1,82 @@
+"""Makes the seek index of an archive of a zoo, by which single runs can be fetched from it.
+
+    python -m scripts.zoo_index --archive=runs/cifar100-inception.tar.gz
+
+The archive lies here, or on a server (https://..., gs://...); it is read once, verified, and not changed. The index takes less
+than a two thousandth of it and goes beside the archive, or to --output. The same command again continues after a kill,
+and does nothing once the index is there. A healthy archive prints, and ends with status 0,
+
+    cifar100-inception.tar.gz: 244 GB, MD5 f87218368528afa6e2407c8410f1ffa1
+    verified: MD5 known for this archive, CRC32 of gzip
+    index: runs/cifar100-inception.tar.gz.index.sqlite (23 MB)
+
+Published beside the archive under that name, zoo_fetch finds it by itself.
+"""
+
+from collections.abc import Sequence
+import pathlib
+
+from absl import flags
+
+from scripts import archive_flags, archive_report, choices, cli, transfer_bar
+from zoo import errors, files, layout
+from zoo.archive import indexing, scan
+from zoo.remote import addresses, source
+
+_SHARED_FLAGS = ("experiment", *archive_flags.READING)
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Where the index goes. Without it beside an archive on this machine, else to the present folder."
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Flags -> one pass -> index. Status 3 if the archive is damaged."""
+    del argv
+    archive = archive_flags.archive()
+    places = indexing.Places(_target(archive))
+    facts = indexing.existing(places)
+    if archive_flags.DRY_RUN.value:
+        return _say_plan(archive, places, done=facts is not None)
+    if facts is None:
+        archive_flags.refuse_offline(archive)
+        with transfer_bar.shown(archive.name) as progress:
+            expected = scan.Expected(archive.md5, archive.experiment)
+            facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
+    else:
+        print("complete already, nothing to do")
+    return archive_report.say(facts, places.index)
+
+
+def _target(archive: archive_flags.Archive) -> pathlib.Path:
+    output = choices.path(_OUTPUT.value)
+    if output is not None:
+        if pathlib.Path(output).is_dir():
+            raise errors.InvalidValueError(f"--output={output}: is a folder, expected the name of a file to be made")
+        return pathlib.Path(output)
+    local = addresses.local_path(archive.url)
+    if local is not None:
+        return indexing.places_beside(local).index
+    return pathlib.Path(f"{archive.name}{layout.ARCHIVE_INDEX_SUFFIX}")
+
+
+def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:
+    if done:
+        print(f"{places.index}: complete already, nothing would be read")
+        return 0
+    archive_flags.refuse_offline(archive)
+    with source.open_source(archive.url, archive_flags.options()) as opened:
+        size = opened.state.size
+    free = files.free_bytes(places.index.parent)
+    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
+    print(f"disk: at most {files.size_text(indexing.disk_needed(size))}, {files.size_text(free)} are free")
+    return 0
+
+
+def main() -> None:
+    """Console command."""
+    cli.launch(__name__, run, _SHARED_FLAGS)
+
+
+if __name__ == "__main__":
+    main()

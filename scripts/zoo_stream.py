@@ -1,0 +1,71 @@
+"""Reads an archive of a zoo once, over the network, and keeps its statistics instead of its bytes.
+
+    python -m scripts.zoo_stream --experiment=cifar100-inception --dest=runs
+
+One pass: MD5, CRC32C and inflation on the fly. Kept are what every run got right, packed in run_table.npz (about a
+thousandth of the archive, from which compute_scores computes everything), and the seek index archive.index.sqlite, by
+which zoo_fetch gets single runs. Nothing else is written: a tarball of 367 GB passes through 1 GB of memory and disk.
+A kill, or a server that fails, loses the last seconds; the same command continues, and the MD5 at the end is still that
+of the whole file. A healthy archive prints, and ends with status 0,
+
+    cifar100-inception.tar.gz: 244 GB, MD5 f87218368528afa6e2407c8410f1ffa1
+    verified: MD5 known for this archive, CRC32C stated by the server, CRC32 of gzip
+    4000 runs: runs/cifar100-inception/run_table.npz
+
+Damaged members are named; the runs that are sound are kept all the same, and the status is 3.
+"""
+
+from collections.abc import Sequence
+
+from scripts import archive_flags, archive_report, choices, cli, transfer_bar
+from zoo import files
+from zoo.archive import indexing, scan
+from zoo.remote import source
+
+_SHARED_FLAGS = ("experiment", "dest", *archive_flags.READING)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Flags -> one pass -> run table and index. Status 3 if the archive is damaged."""
+    del argv
+    zoo = choices.required_path("dest", archive_flags.DEST.value)
+    archive = archive_flags.archive()
+    places = indexing.places_in_zoo(zoo, archive.folder)
+    facts = indexing.existing(places)
+    if archive_flags.DRY_RUN.value:
+        return _say_plan(archive, places, done=facts is not None)
+    if facts is None:
+        archive_flags.refuse_offline(archive)
+        with transfer_bar.shown(archive.name) as progress:
+            expected = scan.Expected(archive.md5, archive.folder)
+            facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
+    else:
+        print("complete already, nothing to do")
+    if facts.num_runs:
+        print(f"{facts.num_runs} runs: {places.run_table}")
+    return archive_report.say(facts, places.index)
+
+
+def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:
+    if done:
+        print(f"{places.index}: complete already, nothing would be read")
+        return 0
+    archive_flags.refuse_offline(archive)
+    with source.open_source(archive.url, archive_flags.options()) as opened:
+        size = opened.state.size
+    needed, free = indexing.disk_needed(size), files.free_bytes(places.index.parent)
+    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
+    if places.journal.exists():
+        print(f"an earlier pass is continued: {places.journal}")
+    print(f"kept: {places.run_table}, {places.index}")
+    print(f"disk: at most {files.size_text(needed)}, {files.size_text(free)} are free")
+    return 0
+
+
+def main() -> None:
+    """Console command."""
+    cli.launch(__name__, run, _SHARED_FLAGS)
+
+
+if __name__ == "__main__":
+    main()

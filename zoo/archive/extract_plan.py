@@ -1,0 +1,188 @@
+"""What has to be read from an archive to have some of its runs: which members, in which ranges of the file."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+import dataclasses
+import pathlib
+import zlib
+
+from zoo import errors, files, layout
+from zoo.archive import index, names, seek_points
+from zoo.remote import source
+
+Run = tuple[float, int]
+Part = names.Part
+
+# Members with less than this between them (compressed) are read in one go: cheaper than another request.
+_GAP = 1 << 18
+PARTS: tuple[names.Part, ...] = ("aux_arrays", "checkpoint_index", "checkpoint_data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """A member to extract, and where to."""
+
+    member: index.Member
+    target: pathlib.Path
+    point: seek_points.Point
+
+    @property
+    def start(self) -> int:
+        """First byte of the compressed file that is needed."""
+        return self.point.first_byte
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A run that cannot be had, or only in part."""
+
+    run: Run | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be fetched.
+
+    Attributes:
+        groups: members, neighbours together, in the order of the archive.
+        num_there: files that are there already, with the right bytes.
+        problems: what cannot be fetched, and why.
+    """
+
+    groups: tuple[tuple[Wanted, ...], ...]
+    num_there: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """Compressed bytes [start, stop) of each group."""
+        return [(group[0].start, max(wanted.member.end_offset for wanted in group)) for group in self.groups]
+
+    @property
+    def num_compressed(self) -> int:
+        """Bytes to be read."""
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes to be written."""
+        return sum(wanted.member.size for group in self.groups for wanted in group)
+
+    @property
+    def num_files(self) -> int:
+        """Files to be written."""
+        return sum(len(group) for group in self.groups)
+
+
+def plan(
+    stored: index.Index,
+    zoo: files.PathLike,
+    experiment: str,
+    runs: Iterable[Run],
+    parts: Collection[names.Part] = PARTS,
+    check_existing: Callable[[int], None] | None = None,
+) -> Plan:
+    """Finds what has to be read for some runs.
+
+    Args:
+        stored: the index.
+        zoo: folder that the experiment's folder is in.
+        experiment: name of that folder.
+        runs: subset ratio and run id of each run wanted.
+        parts: which of its files.
+        check_existing: called with the size of each file that is there and was compared, for progress.
+
+    Returns:
+        The plan. A run that is not in the archive, or has none of the parts, is a problem.
+    """
+    wanted, problems, num_there = [], [], 0
+    for member in stored.members_of_no_run():
+        if member.parsed is not None and member.parsed.part == "recipe":
+            target = layout.recipe_path(zoo, experiment)
+            reason = _refusal(stored, member)
+            if reason is not None:
+                problems.append(Problem(None, reason))
+            elif not target.exists():
+                wanted.append(Wanted(member, target, stored.point(member.point_id)))
+    for run in sorted(set(runs)):
+        of_run, reasons = _members_of(stored, run, parts)
+        problems += [Problem(run, reason) for reason in reasons]
+        for member in of_run:
+            assert member.parsed is not None
+            target = layout.experiment_directory(zoo, experiment) / member.parsed.relative
+            if _is_there(target, member):
+                num_there += 1
+                if check_existing is not None:
+                    check_existing(member.size)
+            else:
+                wanted.append(Wanted(member, target, stored.point(member.point_id)))
+    return Plan(_grouped(wanted), num_there, tuple(problems))
+
+
+def _members_of(stored: index.Index, run: Run, parts: Collection[str]) -> tuple[list[index.Member], list[str]]:
+    """The members of a run that can be fetched, and why others cannot."""
+    name = f"{layout.ratio_name(run[0])}/{run[1]}"
+    found, reasons = [], []
+    for member in stored.members(run):
+        reason = _refusal(stored, member)
+        if reason is None and member.parsed is not None and member.parsed.part in parts:
+            found.append(member)
+        elif reason is not None and (member.parsed is None or member.parsed.part in parts):
+            reasons.append(reason)
+    if not found and not reasons:
+        reasons.append(f"run {name}: the archive has none of its {', '.join(parts)}")
+    return found, reasons
+
+
+def _refusal(stored: index.Index, member: index.Member) -> str | None:
+    """Why a member is not fetched; None if it is."""
+    if member.state in ("damaged", "refused"):
+        return f"{member.name} is {member.state} in the archive: {member.reason}"
+    if member.state == "unchecked" and stored.facts.state == "damaged":
+        return f"{member.name}: nothing proves it sound, and the archive is damaged"
+    return None
+
+
+def _is_there(target: pathlib.Path, member: index.Member) -> bool:
+    """Whether the file is there with the bytes of the member."""
+    try:
+        if target.stat().st_size != member.size:
+            return False
+        crc32 = 0
+        with open(target, "rb") as stream:
+            while block := stream.read(1 << 20):
+                crc32 = zlib.crc32(block, crc32)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return crc32 == member.crc32
+
+
+def _grouped(wanted: Sequence[Wanted]) -> tuple[tuple[Wanted, ...], ...]:
+    groups: list[list[Wanted]] = []
+    for item in sorted(wanted, key=lambda item: item.member.position):
+        if groups and item.start - groups[-1][-1].member.end_offset < _GAP:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return tuple(tuple(group) for group in groups)
+
+
+def check_same(stored: index.Index, state: source.ObjectState) -> None:
+    """Refuses an archive that is not the one of the index.
+
+    Raises:
+        MismatchError: size or a digest differ.
+    """
+    facts = stored.facts
+    differences = []
+    if facts.size != state.size:
+        differences.append(f"it has {state.size} bytes, expected {facts.size}")
+    if state.md5 is not None and facts.md5 is not None and state.md5 != facts.md5:
+        differences.append(f"its MD5 is {state.md5}, expected {facts.md5}")
+    if state.crc32c is not None and state.crc32c != facts.crc32c:
+        differences.append(f"its CRC32C is {state.crc32c:08x}, expected {facts.crc32c:08x}")
+    if differences:
+        raise errors.MismatchError(
+            f"{state.url}: not the archive that {stored.path} is the index of: {'; '.join(differences)}. Get the "
+            "index that belongs to it, or make one with zoo_index"
+        )

@@ -1,0 +1,161 @@
+"""Makes the index of an archive, and with it, if wanted, the run table: one pass, see `zoo.archive.scan`.
+
+    <folder>/archive_index.sqlite, run_table.npz, recipe.json     with `stream_zoo`, in the folder of the experiment
+    <archive>.index.sqlite                                       with `index_archive`, beside the archive or elsewhere
+
+While the pass goes on there is a journal beside the index, `.<index>.part`, which the same call continues.
+"""
+
+import dataclasses
+import pathlib
+
+from zoo import errors, files, layout
+from zoo.archive import index, journal, lock, run_rows, scan
+from zoo.remote import source
+
+# Share of the archive that index, journal and run table may take together; CIFAR's take a third of it, ImageNet's
+# nearly all.
+_DISK_SHARE = 0.005
+_DISK_LEAST = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the results of a pass go.
+
+    Attributes:
+        index: the index.
+        run_table: the run table, None if none is wanted.
+        recipe: the recipe, if the archive has one; None if it is not wanted.
+    """
+
+    index: pathlib.Path
+    run_table: pathlib.Path | None = None
+    recipe: pathlib.Path | None = None
+
+    @property
+    def journal(self) -> pathlib.Path:
+        """What an unfinished pass has found."""
+        return self.index.with_name(f".{self.index.name}.part")
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held during the pass."""
+        return self.index.with_name(f".{self.index.name}.lock")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a pass has given.
+
+    Attributes:
+        facts: what there is to say of the archive as a whole.
+        is_new: False where everything was there already.
+    """
+
+    facts: index.Facts
+    is_new: bool
+
+
+def places_in_zoo(zoo: files.PathLike, experiment: str) -> Places:
+    """Where index, run table and recipe of an experiment lie in a zoo."""
+    return Places(
+        layout.archive_index_path(zoo, experiment),
+        layout.run_table_path(zoo, experiment),
+        layout.recipe_path(zoo, experiment),
+    )
+
+
+def places_beside(archive: files.PathLike) -> Places:
+    """Where the index of an archive on this machine lies."""
+    archive = pathlib.Path(archive)
+    return Places(archive.with_name(f"{archive.name}.index.sqlite"))
+
+
+def disk_needed(size: int) -> int:
+    """Upper estimate of the bytes that a pass over an archive of `size` bytes writes."""
+    return int(size * _DISK_SHARE) + _DISK_LEAST
+
+
+def existing(places: Places) -> index.Facts | None:
+    """What an earlier pass found, if all that is wanted is there; None otherwise."""
+    if not places.index.exists():
+        return None
+    with index.Index(places.index) as stored:
+        facts = stored.facts
+    table_is_missing = places.run_table is not None and facts.num_runs > 0 and not places.run_table.exists()
+    return None if table_is_missing else facts
+
+
+def make(
+    url: str,
+    places: Places,
+    expected: scan.Expected = scan.Expected(),  # noqa: B008
+    options: source.Options = source.Options(),  # noqa: B008
+    progress: scan.Progress | None = None,
+    save_bytes: int = scan.SAVE_BYTES,
+) -> Result:
+    """Makes the pass, or what is missing of it; does nothing if everything is there.
+
+    Args:
+        url: of the archive.
+        places: where the results go.
+        expected: what is known of the archive.
+        options: how it is read.
+        progress: called with the number of compressed bytes done and the number of all.
+        save_bytes: compressed bytes between two transactions.
+
+    Returns:
+        What was found. An archive that is damaged is no error here: its facts say so, and what is sound in it is in
+        the results.
+
+    Raises:
+        BusyError: another process makes the same pass.
+        DiskSpaceError: there is too little room.
+        MismatchError: index or run table are those of another archive, or the archive changed.
+        As `source.open_source` and `scan.Scan.run`.
+    """
+    with lock.held(places.lock):
+        with source.open_source(url, options) as archive:
+            facts = existing(places)
+            if facts is not None:
+                _check_same(facts, archive, places)
+                return Result(facts, is_new=False)
+            _check_nothing_else(places)
+            needed = disk_needed(archive.state.size)
+            files.check_room(places.index.parent, needed, "the index of an archive, with its journal and run table,")
+            with journal.Journal(places.journal) as log:
+                result = _finish(scan.Scan(archive, log, expected, progress, save_bytes), log, places)
+        places.journal.unlink()
+    return result
+
+
+def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:
+    facts = passing.run()
+    if places.run_table is not None and facts.num_runs:
+        run_rows.write_table(log, places.run_table, facts.experiment)
+    recipe = passing.kept_files.get("recipe")
+    # A recipe has no checksum of its own.
+    trusted = facts.state == "sound" and recipe is not None
+    if places.recipe is not None and trusted and not places.recipe.exists():
+        files.write_text(places.recipe, recipe or "")
+    # Last, because with it the pass counts as done.
+    log.write_index(places.index, facts)
+    return Result(facts, is_new=True)
+
+
+def _check_same(facts: index.Facts, archive: source.Source, places: Places) -> None:
+    if facts.size != archive.state.size:
+        raise errors.MismatchError(
+            f"{places.index}: index of an archive of {facts.size} bytes, but {archive.state.url} has "
+            f"{archive.state.size}; delete the index to make it anew"
+        )
+
+
+def _check_nothing_else(places: Places) -> None:
+    """A run table that this pass did not begin to write is not overwritten."""
+    table = places.run_table
+    if table is not None and table.exists() and not places.journal.exists():
+        raise errors.MismatchError(
+            f"{table}: is there already and was not made from this archive; choose another folder, or delete it"
+        )
