@@ -60,6 +60,8 @@ class SeekPlan:
     def begin_at(self, place: gzip_stream.InflaterState) -> None:
         """The next batch follows on this place, which is not where the last one ended."""
         self._candidates.append(_Candidate(place.boundary, self._num_batches, lambda: place.window))
+        # Nothing leads over what lies between: no earlier point will do.
+        self._last_position = -SPACING
         # The boundary may lie inside a byte that no chunk will bring again.
         self._maker.on_chunk(place.boundary.offset - 1, bytes([place.first_byte]))
 
