@@ -27,7 +27,7 @@ import time
 from typing import Any
 import zlib
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks import environment
 from tests.zoo.archive import archives
@@ -161,6 +161,7 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """Measures, prints, stores."""
     del argv
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "served").mkdir()
         figures = measure(pathlib.Path(folder))

@@ -9,8 +9,17 @@ from zoo.archive import index
 _MOST_MEMBERS = 20
 
 
-def say(facts: index.Facts, index_path: pathlib.Path) -> int:
-    """Prints what there is to say of an archive; returns the exit status, 3 if it is damaged."""
+def say(facts: index.Facts, index_path: pathlib.Path, run_table: pathlib.Path | None = None) -> int:
+    """Prints what there is to say of an archive.
+
+    Args:
+        facts: what the pass over it found.
+        index_path: the index that it made.
+        run_table: the run table that it made besides, if any.
+
+    Returns:
+        The exit status, 3 if the archive is damaged.
+    """
     md5 = f"MD5 {facts.md5}" if facts.md5 is not None else f"CRC32C {facts.crc32c:08x}"
     print(f"{facts.name}: {files.size_text(facts.size)}, {md5}")
     print(facts.checked)
@@ -26,4 +35,6 @@ def say(facts: index.Facts, index_path: pathlib.Path) -> int:
         print(f"  {member.state}: {member.name}: {reason}")
     if len(faulty) > _MOST_MEMBERS:
         print(f"  and {len(faulty) - _MOST_MEMBERS} more: zoo_verify --archive names them all")
+    made = [str(path) for path in (index_path, run_table) if path is not None and path.exists()]
+    print(f"what is sound can be used; to read the archive again, mended or not, delete {' and '.join(made)}")
     return cli.DAMAGED_STATUS

@@ -62,8 +62,9 @@ def _fetch(
     parts: Sequence[extract_plan.Part],
 ) -> int:
     directory = layout.experiment_directory(zoo, archive.folder)
-    for ratio, run_id in runs:
-        files.remove_stale_temporaries(layout.Run(directory.parent, archive.folder, ratio, run_id).directory)
+    folders = [layout.Run(directory.parent, archive.folder, *run) for run in runs]
+    for folder in [directory, *(f for run in folders for f in (run.directory, run.checkpoints_directory))]:
+        files.remove_stale_temporaries(folder)
     todo = extract_plan.plan(stored, zoo, archive.folder, runs, parts)
     if not todo.groups:
         print(f"{_count(len(runs))}: everything is there already in {directory}")

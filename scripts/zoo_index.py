@@ -2,9 +2,9 @@
 
     python -m scripts.zoo_index --archive=runs/cifar100-inception.tar.gz
 
-The archive lies here, or on a server (https://..., gs://...); it is read once, verified, and not changed. The index takes less
-than a two thousandth of it and goes beside the archive, or to --output. The same command again continues after a kill,
-and does nothing once the index is there. A healthy archive prints, and ends with status 0,
+The archive lies here, or on a server (https://..., gs://...); it is read once, verified, and not changed. The index
+takes less than a two thousandth of it and goes beside the archive, or to --output. The same command again continues
+after a kill, and does nothing once the index is there. A healthy archive prints, and ends with status 0,
 
     cifar100-inception.tar.gz: 244 GB, MD5 f87218368528afa6e2407c8410f1ffa1
     verified: MD5 known for this archive, CRC32 of gzip
@@ -44,6 +44,7 @@ def run(argv: Sequence[str]) -> int:
             expected = scan.Expected(archive.md5, archive.experiment)
             facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
     else:
+        indexing.remove_leftovers(places)
         print("complete already, nothing to do")
     return archive_report.say(facts, places.index)
 

@@ -40,10 +40,11 @@ def run(argv: Sequence[str]) -> int:
             expected = scan.Expected(archive.md5, archive.folder)
             facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
     else:
+        indexing.remove_leftovers(places)
         print("complete already, nothing to do")
     if facts.num_runs:
         print(f"{facts.num_runs} runs: {places.run_table}")
-    return archive_report.say(facts, places.index)
+    return archive_report.say(facts, places.index, places.run_table)
 
 
 def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:

@@ -1,4 +1,4 @@
-"""Verifies a zoo: structure, records, run table, the checksums of all checkpoints, and that they can be restored.
+"""Verifies a zoo, or the archive of one: every digest and checksum there is, and that checkpoints can be restored.
 
     python -m scripts.zoo_verify --zoo=/tmp/zoo
 
@@ -14,22 +14,32 @@ which needs the data set. A sound zoo prints
 and the status is 0. What is damaged, or differs from its record, is named with the reason and the repair, and the
 status is 3; partial runs, outdated rows of the run table and unknown files are named, too, but are no damage. The
 status is 1 where something that was asked for could not be checked.
+
+With --archive=FILE_OR_ADDRESS instead of --zoo, an archive is read once, resumably: its MD5 (known for --experiment, or
+stated by the server), CRC32C and gzip checksums, the structure, and each member by its own checksums and by those in
+the seek index (--index, else the one beside the archive), which tells precisely which members are damaged.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
 from absl import flags
 import tqdm
 
 from heldout import restore_check, workers
-from scripts import choices, cli, common_flags
-from zoo import errors, layout, verify
+from scripts import archive_flags, choices, cli, common_flags, transfer_bar
+from zoo import errors, files, layout, verify
+from zoo.archive import checking, index, indexing, scan
+from zoo.remote import addresses
 
-_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")
+_SHARED_FLAGS = (
+    *("zoo", "experiment", "dataset", "data_dir", "device"),
+    *("archive", "registry", "parallel", "timeout_s", "num_tries", "gcs_token"),
+)
 _DAMAGE: tuple[verify.State, ...] = ("damaged", "differs")
 _UNCHECKED_STATUS = 1
 
@@ -38,6 +48,7 @@ _ARCH = flags.DEFINE_string("arch", None, "Architecture, where no recipe tells; 
 _PREDICTIONS = flags.DEFINE_integer("predictions", 0, "Runs to rebuild and evaluate again.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "Which runs --predictions draws.", lower_bound=0)
 _FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
+_INDEX = flags.DEFINE_string("index", None, "With --archive: seek index to hold its members against.")
 _MAX_PROBLEMS = flags.DEFINE_integer("max_problems", 20, "Findings to name for each experiment.", lower_bound=0)
 
 
@@ -64,6 +75,8 @@ class _Outcome:
 def run(argv: Sequence[str]) -> int:
     """Flags -> verification -> text or JSON. Status 3 if anything is damaged."""
     del argv
+    if archive_flags.ARCHIVE.value:
+        return _verify_archive()
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
     name = common_flags.EXPERIMENT.value
     names = [choices.experiment(zoo, name)] if name or not layout.experiments(zoo) else layout.experiments(zoo)
@@ -180,6 +193,51 @@ def _as_json(outcome: _Outcome) -> dict[str, Any]:
         "notes": outcome.notes,
         "damaged": outcome.is_damaged(),
     }
+
+
+def _verify_archive() -> int:
+    """One pass over the archive, every member held against the index. Status 3 if anything is damaged."""
+    archive = archive_flags.archive()
+    local = addresses.local_path(archive.url)
+    folder = pathlib.Path(local).parent if local is not None else pathlib.Path()
+    with contextlib.ExitStack() as stack:
+        path = _index_of(local)
+        stored = None if path is None else stack.enter_context(index.Index(path))
+        progress = stack.enter_context(transfer_bar.shown(archive.name))
+        expected = scan.Expected(archive.md5, archive.experiment)
+        options = archive_flags.options()
+        work = folder / f".{archive.name}.verify"
+        check = checking.check(archive.url, work, stored, expected, options, progress)
+    if _FORMAT.value == "json":
+        print(json.dumps(dataclasses.asdict(check), indent=2))
+    else:
+        print(_archive_as_text(check, path))
+    return cli.DAMAGED_STATUS if check.findings else 0
+
+
+def _index_of(local: str | None) -> pathlib.Path | None:
+    """The index that is named, or that lies beside an archive on this machine; None where there is none."""
+    if _INDEX.value is not None:
+        return pathlib.Path(choices.required_path("index", _INDEX.value))
+    beside = None if local is None else indexing.places_beside(local).index
+    return beside if beside is not None and beside.exists() else None
+
+
+def _archive_as_text(check: checking.Check, path: pathlib.Path | None) -> str:
+    facts = check.facts
+    digest = f"MD5 {facts.md5}" if facts.md5 is not None else f"CRC32C {facts.crc32c:08x}"
+    against = "no index to compare with" if path is None else f"compared with {path}"
+    lines = [
+        f"{facts.name}: {files.size_text(facts.size)}, {digest}",
+        f"  {facts.checked}",
+        f"  {check.num_members} files, {check.num_proved} proved right by their checksums, {against}",
+    ]
+    for finding in check.findings[: _MAX_PROBLEMS.value]:
+        lines.append(f"  {finding.reason}" if finding.name is None else f"  {finding.name}: {finding.reason}")
+    if len(check.findings) > _MAX_PROBLEMS.value:
+        num = len(check.findings)
+        lines.append(f"  and {num - _MAX_PROBLEMS.value} more: --max_problems={num} names them all")
+    return "\n".join(lines)
 
 
 def main() -> None:

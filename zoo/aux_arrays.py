@@ -119,19 +119,20 @@ def from_masks(subset_mask: np.ndarray, train_correctness: np.ndarray, test_corr
     )
 
 
-def read(path: files.PathLike, content: bytes | None = None) -> AuxArrays:
+def read(path: files.PathLike, content: bytes | None = None, *, max_bytes: int = MAX_BYTES) -> AuxArrays:
     """Reads and validates one run's record.
 
     Args:
         path: an aux_arrays.npz. Correctness may be stored as booleans, or as integers or floats that are all 0 or 1;
             indices as any integer type.
         content: the bytes of the file where they have been read already; `path` then only names them in messages.
+        max_bytes: upper limit on the bytes of the arrays together.
 
     Raises:
         MissingFileError: there is no such file.
-        DamagedFileError: it is not a sound npz file, or breaks a rule of `validate`.
+        DamagedFileError: it is larger, not a sound npz file, or breaks a rule of `validate`.
     """
-    stored = npz.read(path, list(_PUBLISHED_KEYS.values()), max_bytes=MAX_BYTES, content=content)
+    stored = npz.read(path, list(_PUBLISHED_KEYS.values()), max_bytes=max_bytes, content=content)
     arrays = {}
     for field, key in _PUBLISHED_KEYS.items():
         convert = _to_bool if field.startswith("correctness") else _to_int64

@@ -21,9 +21,10 @@ from zoo import errors
 PathLike = str | os.PathLike[str]
 
 _TEMPORARY_MARK = ".tmp-"
-# What `temporary_beside` makes, and what TensorFlow appends to it: .index, .data-00000-of-00001, _temp.
+# What `temporary_beside` makes, and what TensorFlow appends to it (.index, .data-00000-of-00001, _temp), or SQLite
+# (-journal).
 _TEMPORARY_OF_PROCESS = re.compile(
-    rf"\..+{re.escape(_TEMPORARY_MARK)}(?P<process>[1-9][0-9]{{0,8}})-[0-9a-f]{{8}}([._].*)?", re.DOTALL
+    rf"\..+{re.escape(_TEMPORARY_MARK)}(?P<process>[1-9][0-9]{{0,8}})-[0-9a-f]{{8}}([._-].*)?", re.DOTALL
 )
 
 

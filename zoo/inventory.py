@@ -58,8 +58,8 @@ class ExperimentInventory:
         ratios: by ascending ratio.
         num_packed: runs in its run_table.npz, None where there is none.
         complaint: what is wrong with the run table and with recipe.json, joined by "; "; None where nothing is.
-        unknown: names in the experiment's folder that are no part of a zoo, and in the folders of its ratios those
-            that are no run, as in "0.7/0902".
+        unknown: names in the experiment's folder, not hidden, that are no part of a zoo, and in the folders of its
+            ratios those that are no run, as in "0.7/0902".
     """
 
     experiment: str
@@ -106,7 +106,7 @@ def survey(
     """
     table, complaints = _stored_table(zoo, experiment)
     complaints += _recipe_complaints(zoo, experiment)
-    runs = layout.runs(zoo, experiment)
+    runs = run_table_update.all_runs(zoo, experiment, table)
     known = {} if table is None else run_table_update.rows_by_run(table, runs)
     if deep:
         known = {run: row for run, row in known.items() if not run.aux_arrays_path.exists()}
@@ -217,6 +217,6 @@ def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
     for path in directory.iterdir():
         if layout.parse_ratio(path.name) is not None and path.is_dir():
             found += [f"{path.name}/{child.name}" for child in path.iterdir() if not files.is_temporary(child.name)]
-        elif not files.is_temporary(path.name) and not path.name.startswith(f".{layout.ARCHIVE_INDEX_NAME}."):
+        elif not path.name.startswith("."):  # locks, journals, unfinished files
             found.append(path.name)
     return sorted(set(found) - known)

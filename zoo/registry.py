@@ -118,7 +118,9 @@ def find(name: str, registry_url: str | None = None, options: source.Options | N
     return known[name]
 
 
-def _entry(value: Mapping[str, Any], url: str) -> Published:
+def _entry(value: Any, url: str) -> Published:
+    if not isinstance(value, dict):
+        raise ValueError(f"an experiment is {value!r}, expected an object")
     texts = {name: value.get(name) for name in ("name", "url", "md5", "architecture", "dataset")}
     for name, text in texts.items():
         if not isinstance(text, str | None) or (text is None and name in ("name", "url")):

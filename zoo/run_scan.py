@@ -139,19 +139,22 @@ def _read_row(run: layout.Run, known: RunRow | None) -> RunRow:
     return row_from_record(run, content, mtime_ns=status.st_mtime_ns)
 
 
-def row_from_record(run: layout.Run, content: bytes, *, mtime_ns: int = 0) -> RunRow:
+def row_from_record(
+    run: layout.Run, content: bytes, *, mtime_ns: int = 0, max_bytes: int = aux_arrays.MAX_BYTES
+) -> RunRow:
     """The row of one record whose bytes have been read, from a file or from an archive.
 
     Args:
         run: whose record it is; its path is what messages name.
         content: the bytes of aux_arrays.npz.
         mtime_ns: time of modification of the file they were read from; 0 where there is none.
+        max_bytes: upper limit on the bytes of its arrays.
 
     Raises:
         DamagedFileError: the record cannot be read, breaks a rule, or has not the subset size that the run's ratio
             asks for.
     """
-    aux = aux_arrays.read(run.aux_arrays_path, content)
+    aux = aux_arrays.read(run.aux_arrays_path, content, max_bytes=max_bytes)
     _check_subset_size(run, len(aux.index_train), aux.num_train)
     return RunRow(
         run=run,

@@ -59,10 +59,8 @@ def update(
     """
     path = layout.run_table_path(zoo, experiment)
     stored = _read_stored(path, experiment)
-    runs, known, sizes = layout.runs(zoo, experiment), {}, None
+    runs, known, sizes = all_runs(zoo, experiment, stored), {}, None
     if stored is not None:
-        packed = [layout.Run(pathlib.Path(zoo), experiment, ratio, run_id) for ratio, run_id in _names(stored)]
-        runs = sorted({*runs, *packed}, key=lambda run: (run.subset_ratio, run.run_id))
         known, sizes = rows_by_run(stored, runs), (stored.num_train, stored.num_test)
     on_disk = stored
 
@@ -80,6 +78,15 @@ def update(
     table = table.with_labels(train_label, test_label)
     _store(path, table, on_disk)
     return table, problems
+
+
+def all_runs(zoo: files.PathLike, experiment: str, stored: run_table.RunTable | None) -> list[layout.Run]:
+    """The runs that have a folder, and those that only the stored table knows, sorted by ratio and id."""
+    runs = layout.runs(zoo, experiment)
+    if stored is None:
+        return runs
+    packed = [layout.Run(pathlib.Path(zoo), experiment, ratio, run_id) for ratio, run_id in _names(stored)]
+    return sorted({*runs, *packed}, key=lambda run: (run.subset_ratio, run.run_id))
 
 
 def _read_stored(path: pathlib.Path, experiment: str) -> run_table.RunTable | None:

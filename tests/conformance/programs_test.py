@@ -85,7 +85,11 @@ def test_every_program_has_a_smoke_test():
 
 
 @pytest.mark.parametrize(
-    "program", ["list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run", "demo"]
+    "program",
+    [
+        *("list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run", "demo"),
+        *("zoo_stream", "zoo_fetch", "zoo_download", "zoo_index", "zoo_verify", "zoo_pack"),
+    ],
 )
 def test_programs_answer_before_tensorflow_is_imported(program):
     code = f"import sys; import scripts.{program}; sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"

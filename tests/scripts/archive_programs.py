@@ -32,6 +32,12 @@ as_given = archive_flags.options
 archive_flags.options = lambda: dataclasses.replace(as_given(), chunk_bytes={STEP_BYTES})
 {{program}}.main()
 """
+# A process begins with the memory of the one that starts it, so that one must be small.
+_MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
@@ -88,6 +94,7 @@ def run_killed(
     most_kills: int,
     most_bytes: float,
     tally: Tally,
+    status: int = 0,
 ) -> None:
     """Starts a program until it ends by itself, killing it at random moments.
 
@@ -101,6 +108,7 @@ def run_killed(
         most_kills: after so many it is left alone.
         most_bytes: most bytes that are sent before a kill.
         tally: counted on.
+        status: with which it ends.
     """
     before, num_kills = server.bytes_sent, 0
     while True:
@@ -114,12 +122,9 @@ def run_killed(
         if alive:
             os.killpg(process.pid, signal.SIGKILL)
         _, errors = process.communicate()
-        starts = [int(match[1]) for *_, text in server.requests[num_requests:] if (match := _RANGE.fullmatch(text))]
-        tally.num_resumed += min((start for start in starts if start), default=0) > STEP_BYTES and not _has_first(
-            server.requests[num_requests:]
-        )
+        tally.num_resumed += _first_byte(server.requests[num_requests:]) > STEP_BYTES
         if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, errors
+            assert process.returncode == status, errors
             break
         assert not errors, errors
         num_kills += 1
@@ -128,15 +133,13 @@ def run_killed(
     tally.num_bytes += server.bytes_sent - before
 
 
-def _has_first(requests: Iterable[tuple[str, str, str]]) -> bool:
-    """Whether the beginning of the archive was asked for, by more than the question how long it is."""
-    matches = [_RANGE.fullmatch(text) for *_, text in requests]
-    return any(match and int(match[1]) == 0 and int(match[2]) > 0 for match in matches)
+def _first_byte(requests: Iterable[tuple[str, str, str]]) -> int:
+    """Where the first of the ranges asked for begins; 0 if there is none. How long a file is, is asked by 0-0."""
+    matches = [match for *_, text in requests if (match := _RANGE.fullmatch(text))]
+    return min((int(match[1]) for match in matches if match[0] != "bytes=0-0"), default=0)
 
 
-def _wait(
-    process: subprocess.Popen[str], server: fault_server.FaultServer, num_bytes: float, quiet_s: float
-) -> None:
+def _wait(process: subprocess.Popen[str], server: fault_server.FaultServer, num_bytes: float, quiet_s: float) -> None:
     """Waits until the server has sent `num_bytes` more, or nothing for some time, or the program has ended."""
     start = sent = server.bytes_sent
     since = time.monotonic()
@@ -161,7 +164,6 @@ class Usage:
 
 def run_measured(arguments: list[str], folder: pathlib.Path) -> Usage:
     """Runs a program to its sound end, looking at its memory and at what it keeps in a folder."""
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
     ended, most = threading.Event(), [0]
 
     def watch() -> None:
@@ -171,13 +173,12 @@ def run_measured(arguments: list[str], folder: pathlib.Path) -> Usage:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        _, status, usage = os.wait4(process.pid, 0)
+        command = [sys.executable, "-c", _MEASURED, *arguments]
+        memory = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     finally:
         ended.set()
         watcher.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return Usage(usage.ru_maxrss * 1024, most[0])
+    return Usage(int(memory) * 1024, most[0])
 
 
 def _bytes_below(folder: pathlib.Path) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import cases
+from tests.zoo.remote import emulator, fault_server
 from zoo import layout, npz
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -137,6 +138,72 @@ def test_scores_then_report_then_nothing_to_do(zoo, dataset):
     assert "up to date, nothing to do" in rendered.stdout
 
 
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    """The zoo as its owner publishes it, on a web server: address of the manifest."""
+    folder = tmp_path_factory.mktemp("published")
+    result = start("zoo_pack", f"--zoo={trained[0]}", f"--output={folder}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("packed 12 runs, 12 with checkpoint")
+    with fault_server.FaultServer(folder) as server:
+        yield server.url("tiny.json")
+
+
+def test_a_published_zoo_is_streamed_and_scored_and_its_runs_fetched_and_evaluated(tmp_path, published, dataset):
+    flags = [f"--registry={published}", "--experiment=tiny", f"--dest={tmp_path}"]
+    planned = start("zoo_stream", *flags, "--dry_run")
+    assert "would be read once" in planned.stdout
+    assert not list(tmp_path.iterdir())
+    streamed = start("zoo_stream", *flags)
+    assert streamed.returncode == 0, streamed.stderr
+    assert "verified: MD5 known for this archive" in streamed.stdout
+    assert "12 runs: " in streamed.stdout
+    assert "nothing to do" in start("zoo_stream", *flags, "--offline").stdout
+    scored = start("compute_scores", f"--zoo={tmp_path}", "--num_draws=20")
+    assert scored.returncode == 0, scored.stderr
+    assert "scores of 12 runs written" in scored.stdout
+    fetched = start("zoo_fetch", *flags, "--runs=0.7/2,0.5/1:3")
+    assert fetched.returncode == 0, fetched.stderr
+    assert "3 runs: 9 files" in fetched.stdout
+    assert "everything is there already" in start("zoo_fetch", *flags, "--runs=0.7/2", "--offline").stdout
+    evaluated = start("evaluate_run", f"--run={tmp_path}/tiny/0.7/2", "--split=train", f"--dataset={dataset}")
+    assert "60 of 60 predictions match" in evaluated.stdout, evaluated.stderr
+    verified = start("zoo_verify", f"--zoo={tmp_path}", "--predictions=1", f"--dataset={dataset}")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "3 records and 3 checkpoints sound" in verified.stdout
+    assert "restored: 3 checkpoints into mlp" in verified.stdout
+
+
+def test_a_published_zoo_is_downloaded_indexed_verified_and_unpacked(tmp_path, published, trained):
+    flags = [f"--registry={published}", "--experiment=tiny"]
+    downloaded = start("zoo_download", *flags, f"--dest={tmp_path}")
+    assert downloaded.returncode == 0, downloaded.stderr
+    archive = tmp_path / "tiny.tar.gz"
+    assert f"{archive}: " in downloaded.stdout
+    indexed = start("zoo_index", *flags, f"--archive={archive}")
+    assert indexed.returncode == 0, indexed.stderr
+    assert f"index: {archive}.index.sqlite" in indexed.stdout
+    assert start("zoo_verify", *flags, f"--archive={archive}").returncode == 0
+    unpacked = start("zoo_fetch", f"--archive={archive}", "--runs=all", f"--dest={tmp_path}/zoo")
+    assert unpacked.returncode == 0, unpacked.stderr
+    for path in (trained[0] / "tiny").rglob("0.*/*"):
+        if path.is_file():
+            assert (tmp_path / "zoo" / path.relative_to(trained[0])).read_bytes() == path.read_bytes()
+
+
+def test_a_zoo_in_a_bucket_is_streamed_and_fetched(tmp_path, trained):
+    folder = tmp_path / "packed"
+    assert start("zoo_pack", f"--zoo={trained[0]}", f"--output={folder}").returncode == 0
+    with emulator.serving({"tiny.tar.gz": (folder / "tiny.tar.gz").read_bytes()}) as (_, bucket):
+        flags = [f"--archive={bucket}/tiny.tar.gz", f"--dest={tmp_path}/zoo"]
+        streamed = start("zoo_stream", *flags)
+        assert streamed.returncode == 0, streamed.stderr
+        assert "verified: MD5 stated by the server" in streamed.stdout
+        fetched = start("zoo_fetch", *flags, "--runs=0.5/0")
+        assert fetched.returncode == 0, fetched.stderr
+    assert layout.Run(tmp_path / "zoo", "tiny", 0.5, 0).aux_arrays_path.exists()
+
+
 def test_scores_refuse_other_flags_without_overwrite(zoo):
     start("compute_scores", f"--zoo={zoo}", "--num_draws=50")
     result = start("compute_scores", f"--zoo={zoo}", "--num_draws=60")
@@ -161,6 +228,14 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
         ("compute_scores", ["--zoo=no/such"], "no/such"),
         ("render_report", ["--zoo=no/such"], "no/such"),
         ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
+        ("zoo_verify", ["--zoo=no/such"], "no/such"),
+        ("zoo_pack", ["--zoo=no/such", "--output=packed"], "no/such"),
+        ("zoo_stream", ["--experiment=cifar12", "--dest=z"], "known are cifar10-inception, cifar100-inception"),
+        ("zoo_stream", ["--experiment=cifar10-inception", "--dest=z", "--offline"], "lies on a server"),
+        ("zoo_index", ["--archive=no/such.tar.gz"], "no/such.tar.gz"),
+        ("zoo_fetch", ["--archive=no/such.tar.gz", "--runs=0.5/1", "--dest=z"], "zoo_index"),
+        ("zoo_download", ["--archive=no/such.tar.gz", "--dest=z"], "no/such.tar.gz"),
+        ("zoo_download", ["--registry=no/such.json", "--experiment=e", "--dest=z"], "no/such.json"),
     ],
 )
 def test_mistakes_get_one_clear_error(tmp_path, program, arguments, message):
@@ -217,6 +292,13 @@ def test_demo_continues_and_then_does_nothing(tmp_path):
         ("train_runs", ["--zoo=z", "--dataset=npz:"], "expected npz:PATH"),
         ("evaluate_run", [], "--run is required"),
         ("list_zoo", [], "--zoo is required"),
+        ("zoo_verify", [], "--zoo is required"),
+        ("zoo_pack", [], "--zoo is required"),
+        ("zoo_stream", ["--experiment=cifar10-inception"], "--dest is required"),
+        ("zoo_stream", ["--dest=z"], "give --experiment"),
+        ("zoo_index", [], "give --experiment"),
+        ("zoo_fetch", ["--dest=z", "--experiment=cifar10-inception"], "--runs is required"),
+        ("zoo_download", ["--dest=z"], "give --experiment"),
     ],
 )
 def test_missing_flags_are_wrong_usage(program, arguments, message):

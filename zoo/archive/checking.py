@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from zoo import errors, files
+from zoo import files
 from zoo.archive import extract_plan, index, indexing, scan
 from zoo.remote import source
 
@@ -64,16 +64,15 @@ def check(
     with index.Index(places.index) as found:
         checked = _compare(result.facts, found, stored)
     places.index.unlink()
+    places.lock.unlink(missing_ok=True)
     return checked
 
 
 def _compare(facts: index.Facts, found: index.Index, stored: index.Index | None) -> Check:
     findings = [Finding(None, fault) for fault in facts.faults]
     if stored is not None:
-        try:
-            extract_plan.check_same(stored, source.ObjectState(facts.name, facts.size, None, facts.md5, facts.crc32c))
-        except errors.MismatchError as error:
-            findings.append(Finding(None, str(error)))
+        now = source.ObjectState(facts.name, facts.size, None, facts.md5, facts.crc32c)
+        findings += [Finding(None, difference) for difference in extract_plan.differences(stored.facts, now)]
     known = {} if stored is None else {member.name: (member.size, member.crc32) for member in stored.members()}
     num_members = num_proved = 0
     for member in found.members():

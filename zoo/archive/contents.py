@@ -18,8 +18,9 @@ import zlib
 from zoo import checkpoint_bundle, errors, files, layout, run_scan
 from zoo.archive import index, names
 
-# ImageNet's records take 22 MB, its checkpoints some 100 MB.
-_LARGEST = {
+# What is looked into, by part, in bytes; a record's arrays may take as much again. ImageNet's records take 22 MB, its
+# checkpoints some 100 MB.
+LARGEST = {
     "aux_arrays": 1 << 28,
     "checkpoint_index": 1 << 26,
     "checkpoint_data": 1 << 28,
@@ -68,18 +69,19 @@ class Contents:
         self._crc32 = 0
         self._content: bytearray | None = None
         self._waiting: dict[_Key, _Half] = {}
+        self._num_waiting = 0  # bytes
         self._verdicts: list[Verdict] = []
 
     @property
     def num_held(self) -> int:
         """Bytes held at the moment."""
         current = 0 if self._content is None else len(self._content)
-        return current + sum(len(half.content) for half in self._waiting.values())
+        return current + self._num_waiting
 
     def begin(self, member_id: int, name: names.MemberName, size: int, experiment: str) -> None:
         """A member begins; its bytes follow. Messages name the experiment."""
         self._experiment = experiment
-        largest = _LARGEST.get(name.part, 0)
+        largest = LARGEST.get(name.part, 0)
         self._member_id, self._name, self._crc32 = member_id, name, 0
         self._content = bytearray() if size <= largest else None
 
@@ -101,6 +103,10 @@ class Contents:
         state, reason = self._judge(name, content)
         return self._crc32, state, reason
 
+    def abandon(self) -> None:
+        """The rest of the member will not come."""
+        self._name, self._content = None, None
+
     def take_verdicts(self) -> list[Verdict]:
         """What has been found out about earlier members since the last call."""
         verdicts, self._verdicts = self._verdicts, []
@@ -109,27 +115,31 @@ class Contents:
     def _judge(self, name: names.MemberName, content: bytes | None) -> tuple[index.State, str]:
         if content is None:
             if name.part in ("aux_arrays", "recipe"):
-                return "refused", f"{name.relative}: larger than {files.size_text(_LARGEST[name.part])}"
+                return "refused", f"{name.relative}: larger than {files.size_text(LARGEST[name.part])}"
             return "unchecked", ""
+        row = None
         try:
             if name.part == "aux_arrays":
-                self._add_row(self._row(name, content))
-                return "sound", ""
-            if name.part == "recipe":
+                row = self._row(name, content)
+            elif name.part == "recipe":
                 _check_json_object(name.relative, content)
-                self._keep(name.part, content)
-                return "unchecked", ""
-            if name.part in ("checkpoint_index", "checkpoint_data"):
-                return self._judge_checkpoint(name, content)
         except errors.DamagedFileError as error:
             return "damaged", str(error)
+        # Outside: a journal that cannot be written is no damage of the member.
+        if row is not None:
+            self._add_row(row)
+            return "sound", ""
+        if name.part == "recipe":
+            self._keep(name.part, content)
+        if name.part in ("checkpoint_index", "checkpoint_data"):
+            return self._judge_checkpoint(name, content)
         return "unchecked", ""
 
     def _row(self, name: names.MemberName, content: bytes) -> run_scan.RunRow:
         assert name.subset_ratio is not None
         assert name.run_id is not None
         run = layout.Run(pathlib.Path(), self._experiment, name.subset_ratio, name.run_id)
-        return run_scan.row_from_record(run, content)
+        return run_scan.row_from_record(run, content, max_bytes=LARGEST["aux_arrays"])
 
     def _judge_checkpoint(self, name: names.MemberName, content: bytes) -> tuple[index.State, str]:
         """Holds data against index if both are there; the earlier of the two is judged through `take_verdicts`."""
@@ -141,16 +151,22 @@ class Contents:
         if other is None or other.part == name.part:
             self._wait(key, _Half(self._member_id, name.part, content))
             return "unchecked", ""
-        del self._waiting[key]
+        self._give_up(key)
         by_part = {other.part: other.content, name.part: content}
         states = _judge_pair(by_part["checkpoint_index"], by_part["checkpoint_data"], name.relative)
         self._verdicts.append(Verdict(other.member_id, *states[other.part]))
         return states[name.part]
 
     def _wait(self, key: _Key, half: _Half) -> None:
+        if key in self._waiting:
+            self._give_up(key)
         self._waiting[key] = half
-        while self._waiting and sum(len(half.content) for half in self._waiting.values()) > MAX_WAITING:
-            del self._waiting[next(iter(self._waiting))]
+        self._num_waiting += len(half.content)
+        while self._num_waiting > MAX_WAITING:
+            self._give_up(next(iter(self._waiting)))
+
+    def _give_up(self, key: _Key) -> None:
+        self._num_waiting -= len(self._waiting.pop(key).content)
 
     def state(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """What `restore` continues from: values that go through JSON, and bytes by name."""
@@ -171,7 +187,7 @@ class Contents:
         self._content = bytearray(blobs["passing"]) if "passing" in blobs else None
         for *key, member_id, part in state["waiting"]:
             ratio, run_id, epoch = key
-            self._waiting[ratio, run_id, epoch] = _Half(member_id, part, blobs[f"waiting {member_id}"])
+            self._wait((ratio, run_id, epoch), _Half(member_id, part, blobs[f"waiting {member_id}"]))
 
 
 def _judge_pair(index_content: bytes, data: bytes, where: str) -> dict[str, tuple[index.State, str]]:

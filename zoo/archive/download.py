@@ -112,6 +112,7 @@ class _Download:
         )
 
     def run(self) -> DownloadResult:
+        self._remove_leftovers()
         self._resume()
         with open(self._part, "ab") as stream:
             stream.truncate(self._digests.num_bytes)
@@ -132,6 +133,12 @@ class _Download:
         os.replace(self._part, self._target)
         self._journal.unlink(missing_ok=True)
         return DownloadResult(self._target, self._state.size, self._found_md5, self._digests.crc32c, checked)
+
+    def _remove_leftovers(self) -> None:
+        """Deletes journals that a kill left half-written."""
+        for path in self._journal.parent.iterdir():
+            if files.is_temporary(path.name) and path.name.startswith(f".{self._journal.name}."):
+                path.unlink(missing_ok=True)
 
     def _resume(self) -> None:
         """Takes over the journal's digests, if there is a journal and it is of this object."""

@@ -12,8 +12,8 @@ import pathlib
 import threading
 import zlib
 
-from zoo import aux_arrays, checkpoint_bundle, errors, files, layout
-from zoo.archive import extract_plan, seek_points
+from zoo import checkpoint_bundle, errors, files, layout, run_scan
+from zoo.archive import contents, extract_plan, seek_points
 from zoo.remote import ordered, source
 
 Progress = Callable[[int, int], None]
@@ -60,32 +60,35 @@ def fetch(
     """
     problems = list(todo.problems)
     unfinished = _Unfinished(todo)
-    num_done = num_read = 0
-    with contextlib.closing(_Ranges(archive, todo.ranges, num_parallel, chunk_bytes)) as ranges:
+    num_done = 0
+    ranges = _Ranges(archive, todo.ranges, num_parallel, chunk_bytes)
+    with contextlib.closing(ranges), contextlib.closing(unfinished):
         for group in todo.groups:
             pieces = ranges.next_range()
-            for item, error in _extract_group(archive, group, pieces, unfinished):
+            for item, error in _extract_group(archive, group, pieces, unfinished, chunk_bytes):
                 if error is None:
                     num_done += 1
                 else:
                     problems.append(extract_plan.Problem(item.member.run, error))
-            num_read = ranges.skip_rest(pieces)
-            problems += unfinished.finish_runs()
-            if progress is not None:
-                progress(num_read, todo.num_compressed)
-    return Result(num_done, num_read, tuple(problems))
+                # A group may be the whole archive: what is complete counts at once.
+                problems += unfinished.finish_runs()
+                if progress is not None:
+                    progress(ranges.num_read, todo.num_compressed)
+            ranges.skip_rest(pieces)
+        return Result(num_done, ranges.num_read, tuple(problems))
 
 
 class _Ranges:
-    """Reads ranges in order, several at a time, and hands each over in pieces."""
+    """Reads ranges in order, several at a time, and hands each over in pieces.
+
+    Attributes:
+        num_read: bytes that were handed over.
+    """
 
     def __init__(
         self, archive: source.Source, ranges: Sequence[tuple[int, int]], num_parallel: int, chunk_bytes: int
     ) -> None:
-        self._chunks = [
-            [(first, min(first + chunk_bytes, stop)) for first in range(start, stop, chunk_bytes)]
-            for start, stop in ranges
-        ]
+        self._chunks = [_cut(start, stop, chunk_bytes) for start, stop in ranges]
         flat = [chunk for chunks in self._chunks for chunk in chunks]
         self._stream = ordered.chunks(
             lambda number: archive.read(flat[number][0], flat[number][1] - flat[number][0]),
@@ -94,7 +97,7 @@ class _Ranges:
             threading.Event(),
         )
         self._next = 0
-        self._num_read = 0
+        self.num_read = 0
 
     def close(self) -> None:
         self._stream.close()
@@ -107,14 +110,18 @@ class _Ranges:
     def _pieces(self, count: int) -> Iterator[bytes]:
         for _ in range(count):
             piece = next(self._stream)
-            self._num_read += len(piece)
+            self.num_read += len(piece)
             yield piece
 
-    def skip_rest(self, pieces: Iterator[bytes]) -> int:
-        """Passes over what is left of a range; returns the number of bytes read in all."""
+    def skip_rest(self, pieces: Iterator[bytes]) -> None:
+        """Passes over what is left of a range."""
         for _ in pieces:
             pass
-        return self._num_read
+
+
+def _cut(start: int, stop: int, chunk_bytes: int) -> list[tuple[int, int]]:
+    """A range in pieces."""
+    return [(first, min(first + chunk_bytes, stop)) for first in range(start, stop, chunk_bytes)]
 
 
 class _Unfinished:
@@ -129,6 +136,12 @@ class _Unfinished:
         for group in todo.groups:
             for item in group:
                 self._open[item.member.run] = self._open.get(item.member.run, 0) + 1
+
+    def close(self) -> None:
+        """Deletes what is held back still."""
+        for held in self._held.values():
+            for temporary, _ in held:
+                temporary.unlink(missing_ok=True)
 
     def hold(self, item: extract_plan.Wanted, temporary: pathlib.Path) -> None:
         self._held.setdefault(item.member.run, []).append((temporary, item.target))
@@ -167,13 +180,14 @@ def _damage(written: Sequence[extract_plan.Wanted], held: Sequence[tuple[pathlib
     """What is wrong with the files of a run by their own checksums; None if nothing is."""
     try:
         for temporary, target in held:
-            aux_arrays.read(target, temporary.read_bytes())
-        for item in written:
-            parsed = item.member.parsed
-            if parsed is not None and parsed.part == "checkpoint_data":
-                prefix = str(item.target).removesuffix(layout.CHECKPOINT_DATA_SUFFIX)
-                if pathlib.Path(prefix + layout.CHECKPOINT_INDEX_SUFFIX).exists():
-                    checkpoint_bundle.verify_files(prefix)
+            run = layout.run_from_directory(target.parent)
+            run_scan.row_from_record(run, temporary.read_bytes(), max_bytes=contents.LARGEST["aux_arrays"])
+        targets = [str(item.target) for item in written]
+        suffixes = layout.CHECKPOINT_INDEX_SUFFIX, layout.CHECKPOINT_DATA_SUFFIX
+        # Either file may be there from an earlier fetch that was broken off before this look.
+        for prefix in sorted({t.removesuffix(end) for t in targets for end in suffixes if t.endswith(end)}):
+            if all(pathlib.Path(prefix + end).exists() for end in suffixes):
+                checkpoint_bundle.verify_files(prefix)
     except errors.DamagedFileError as error:
         return str(error)
     return None
@@ -184,6 +198,7 @@ def _extract_group(
     group: Sequence[extract_plan.Wanted],
     pieces: Iterator[bytes],
     unfinished: _Unfinished,
+    chunk_bytes: int,
 ) -> Iterator[tuple[extract_plan.Wanted, str | None]]:
     """Inflates the members of one range; yields each with None or what is wrong with it."""
     flow: _Flow | None = _Flow(group, pieces)
@@ -198,8 +213,8 @@ def _extract_group(
                     flow = None
             if flow is None:
                 # Damage before a member need not concern it: each has a point of its own.
-                own = archive.read(item.start, item.member.end_offset - item.start)
-                alone = _Flow([item], iter([own]))
+                cuts = _cut(item.start, item.member.end_offset, chunk_bytes)
+                alone = _Flow([item], (archive.read(start, stop - start) for start, stop in cuts))
                 alone.skip_to(item.member.position)
                 _write(item, alone.take(item.member.size), unfinished)
         except errors.DamagedFileError as error:
@@ -215,30 +230,22 @@ def _write(item: extract_plan.Wanted, pieces: Iterator[bytes | memoryview], unfi
         IntegrityError: its bytes do not have the CRC32 in the index.
     """
     is_record = item.member.parsed is not None and item.member.parsed.part == "aux_arrays"
-    with contextlib.ExitStack() as stack:
-        if is_record:
-            item.target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = files.temporary_beside(item.target)
-        else:
-            temporary = stack.enter_context(files.write_whole(item.target))
+    files.remove_stale_temporaries(item.target.parent)
+    target = files.temporary_beside(item.target) if is_record else item.target
+    with files.write_whole(target) as temporary:
         crc32 = size = 0
-        try:
-            with open(temporary, "wb") as stream:
-                for piece in pieces:
-                    crc32 = zlib.crc32(piece, crc32)
-                    size += len(piece)
-                    stream.write(piece)
-            if (crc32, size) != (item.member.crc32, item.member.size):
-                raise errors.IntegrityError(
-                    f"{size} bytes with CRC32 {crc32:08x}, the index says {item.member.size} with "
-                    f"{item.member.crc32:08x}; the archive or the index is damaged: verify both with zoo_verify"
-                )
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if is_record:
-            files.sync(temporary)
-            unfinished.hold(item, temporary)
+        with open(temporary, "wb") as stream:
+            for piece in pieces:
+                crc32 = zlib.crc32(piece, crc32)
+                size += len(piece)
+                stream.write(piece)
+        if (crc32, size) != (item.member.crc32, item.member.size):
+            raise errors.IntegrityError(
+                f"{size} bytes with CRC32 {crc32:08x}, the index says {item.member.size} with "
+                f"{item.member.crc32:08x}; the archive or the index is damaged: verify both with zoo_verify"
+            )
+    if is_record:
+        unfinished.hold(item, target)
 
 
 class _Flow:

@@ -6,7 +6,7 @@ import pathlib
 import zlib
 
 from zoo import errors, files, layout
-from zoo.archive import index, names, seek_points
+from zoo.archive import contents, index, names, seek_points
 from zoo.remote import source
 
 Run = tuple[float, int]
@@ -14,6 +14,8 @@ Part = names.Part
 
 # Members with less than this between them (compressed) are read in one go: cheaper than another request.
 _GAP = 1 << 18
+# Where a group is damaged, what is left of it is read member by member: so many bytes are a group at most.
+_LARGEST_GROUP = 1 << 26
 PARTS: tuple[names.Part, ...] = ("aux_arrays", "checkpoint_index", "checkpoint_data")
 
 
@@ -94,6 +96,9 @@ def plan(
 
     Returns:
         The plan. A run that is not in the archive, or has none of the parts, is a problem.
+
+    Raises:
+        DamagedFileError: the index contradicts itself.
     """
     wanted, problems, num_there = [], [], 0
     for member in stored.members_of_no_run():
@@ -103,7 +108,7 @@ def plan(
             if reason is not None:
                 problems.append(Problem(None, reason))
             elif not target.exists():
-                wanted.append(Wanted(member, target, stored.point(member.point_id)))
+                wanted.append(_wanted(stored, member, target))
     for run in sorted(set(runs)):
         of_run, reasons = _members_of(stored, run, parts)
         problems += [Problem(run, reason) for reason in reasons]
@@ -115,8 +120,23 @@ def plan(
                 if check_existing is not None:
                     check_existing(member.size)
             else:
-                wanted.append(Wanted(member, target, stored.point(member.point_id)))
+                wanted.append(_wanted(stored, member, target))
     return Plan(_grouped(wanted), num_there, tuple(problems))
+
+
+def _wanted(stored: index.Index, member: index.Member, target: pathlib.Path) -> Wanted:
+    """A member with its point.
+
+    Raises:
+        DamagedFileError: no way leads from the point to the member.
+    """
+    point = stored.point(member.point_id)
+    if not (point.position <= member.position and point.first_byte < member.end_offset):
+        raise errors.DamagedFileError(
+            f"{stored.path}: not a sound index of an archive: {member.name} does not lie behind point "
+            f"{member.point_id}. Delete it and make it again with zoo_index."
+        )
+    return Wanted(member, target, point)
 
 
 def _members_of(stored: index.Index, run: Run, parts: Collection[str]) -> tuple[list[index.Member], list[str]]:
@@ -140,6 +160,10 @@ def _refusal(stored: index.Index, member: index.Member) -> str | None:
         return f"{member.name} is {member.state} in the archive: {member.reason}"
     if member.state == "unchecked" and stored.facts.state == "damaged":
         return f"{member.name}: nothing proves it sound, and the archive is damaged"
+    part = None if member.parsed is None else member.parsed.part
+    largest = contents.LARGEST[part] if part in ("aux_arrays", "recipe") else member.size
+    if member.size > largest:
+        return f"{member.name}: {files.size_text(member.size)}, expected {files.size_text(largest)} at most"
     return None
 
 
@@ -160,8 +184,13 @@ def _is_there(target: pathlib.Path, member: index.Member) -> bool:
 def _grouped(wanted: Sequence[Wanted]) -> tuple[tuple[Wanted, ...], ...]:
     groups: list[list[Wanted]] = []
     for item in sorted(wanted, key=lambda item: item.member.position):
-        if groups and item.start - groups[-1][-1].member.end_offset < _GAP:
-            groups[-1].append(item)
+        last = groups[-1] if groups else []
+        if (
+            last
+            and item.start - last[-1].member.end_offset < _GAP
+            and item.member.end_offset - last[0].start <= _LARGEST_GROUP
+        ):
+            last.append(item)
         else:
             groups.append([item])
     return tuple(tuple(group) for group in groups)
@@ -173,16 +202,21 @@ def check_same(stored: index.Index, state: source.ObjectState) -> None:
     Raises:
         MismatchError: size or a digest differ.
     """
-    facts = stored.facts
-    differences = []
-    if facts.size != state.size:
-        differences.append(f"it has {state.size} bytes, expected {facts.size}")
-    if state.md5 is not None and facts.md5 is not None and state.md5 != facts.md5:
-        differences.append(f"its MD5 is {state.md5}, expected {facts.md5}")
-    if state.crc32c is not None and state.crc32c != facts.crc32c:
-        differences.append(f"its CRC32C is {state.crc32c:08x}, expected {facts.crc32c:08x}")
-    if differences:
+    found = differences(stored.facts, state)
+    if found:
         raise errors.MismatchError(
-            f"{state.url}: not the archive that {stored.path} is the index of: {'; '.join(differences)}. Get the "
-            "index that belongs to it, or make one with zoo_index"
+            f"{state.url}: not the archive that {stored.path} is the index of: {'; '.join(found)}. Get the index that "
+            "belongs to it, or make one with zoo_index"
         )
+
+
+def differences(facts: index.Facts, state: source.ObjectState) -> list[str]:
+    """In what an archive differs from the one that an index was made of."""
+    found = []
+    if facts.size != state.size:
+        found.append(f"it has {state.size} bytes, the index says {facts.size}")
+    if state.md5 is not None and facts.md5 is not None and state.md5 != facts.md5:
+        found.append(f"its MD5 is {state.md5}, the index says {facts.md5}")
+    if state.crc32c is not None and state.crc32c != facts.crc32c:
+        found.append(f"its CRC32C is {state.crc32c:08x}, the index says {facts.crc32c:08x}")
+    return found

@@ -242,6 +242,9 @@ class GzipInflater:
         )
         self._boundaries = [place] if place is not None and place.fresh else []
         self._num_given = len(self._boundaries)
+        if place is None:
+            # Cut off inside a block, as every batch is if chunks are small: so much the sooner one ends at a boundary.
+            self._target = max(1, self._target - (fill - begin))
         # Before the batch goes out: whoever takes it may not come back.
         output.begin_batch(fill)
         self._checked = output.begin
@@ -324,8 +327,6 @@ class GzipInflater:
             elif outcome == inflate.DAMAGED:
                 raise self._error(f"the deflate data is damaged ({stream.message})")
             elif output.is_full:
-                # After this the next boundary ends a batch, however soon it comes, so that there are any.
-                self._target = 1
                 output_waits = True
                 yield from self._take_batch()
 

@@ -87,6 +87,12 @@ def existing(places: Places) -> index.Facts | None:
     return None if table_is_missing else facts
 
 
+def remove_leftovers(places: Places) -> None:
+    """Deletes what a kill left beside an index that is there."""
+    places.journal.unlink(missing_ok=True)
+    files.remove_stale_temporaries(places.index.parent)
+
+
 def make(
     url: str,
     places: Places,
@@ -115,18 +121,20 @@ def make(
         MismatchError: index or run table are those of another archive, or the archive changed.
         As `source.open_source` and `scan.Scan.run`.
     """
-    with lock.held(places.lock):
-        with source.open_source(url, options) as archive:
-            facts = existing(places)
-            if facts is not None:
-                _check_same(facts, archive, places)
-                return Result(facts, is_new=False)
-            _check_nothing_else(places)
-            needed = disk_needed(archive.state.size)
-            files.check_room(places.index.parent, needed, "the index of an archive, with its journal and run table,")
-            with journal.Journal(places.journal) as log:
-                result = _finish(scan.Scan(archive, log, expected, progress, save_bytes), log, places)
-        places.journal.unlink()
+    # Opened first, so that nothing is created for an archive that is not there.
+    with source.open_source(url, options) as archive, lock.held(places.lock):
+        facts = existing(places)
+        if facts is not None:
+            _check_same(facts, archive, places)
+            remove_leftovers(places)
+            return Result(facts, is_new=False)
+        _check_nothing_else(places)
+        files.remove_stale_temporaries(places.index.parent)
+        needed = disk_needed(archive.state.size)
+        files.check_room(places.index.parent, needed, "the index of an archive, with its journal and run table,")
+        with journal.Journal(places.journal) as log:
+            result = _finish(scan.Scan(archive, log, expected, progress, save_bytes), log, places)
+        places.journal.unlink(missing_ok=True)
     return result
 
 

@@ -1,31 +1,20 @@
-"""Raw deflate, block by block, by the zlib library of the system.
+"""Raw deflate, block by block, at addresses in memory; see `zoo.archive.zlib_library` for what does the work.
 
-Python's own zlib module neither stops at the borders of deflate blocks nor tells them; those are the only places where
-inflation can begin anew. So the functions `inflate`, `inflatePrime` and `inflateSetDictionary` of libz are called
-through ctypes. The interpreter lock is released meanwhile.
+The borders of deflate blocks are the only places where inflation can begin anew.
 """
 
 import ctypes
-import ctypes.util
-import functools
-from typing import Any
-import zlib
 
 import numpy as np
 
 from zoo import errors
+from zoo.archive import zlib_library
 
 WINDOW_BYTES = 1 << 15
 MAX_BATCH_BYTES = 1 << 21
 # What `Stream.step` says.
 STARVED, BOUNDARY, END, DAMAGED = range(4)
 
-_Z_OK, _Z_STREAM_END, _Z_MEM_ERROR, _Z_BUF_ERROR = 0, 1, -4, -5
-_Z_BLOCK = 5
-_RAW_WINDOW_BITS = -15
-# Bits of `data_type` after a call with Z_BLOCK: number of unused bits of the last byte taken, in the last block, at
-# the end of a block.
-_UNUSED_BITS, _IN_LAST_BLOCK, _AT_BLOCK_END = 7, 64, 128
 # avail_in and avail_out are C's unsigned int.
 _MAX_AVAILABLE = 1 << 30
 _BUFFER_BYTES = WINDOW_BYTES + 2 * MAX_BATCH_BYTES
@@ -45,57 +34,6 @@ class InflateError(errors.DamagedFileError):
         self.position = position
 
 
-class _ZStream(ctypes.Structure):
-    _fields_ = (
-        ("next_in", ctypes.c_void_p),
-        ("avail_in", ctypes.c_uint),
-        ("total_in", ctypes.c_ulong),
-        ("next_out", ctypes.c_void_p),
-        ("avail_out", ctypes.c_uint),
-        ("total_out", ctypes.c_ulong),
-        ("msg", ctypes.c_char_p),
-        ("state", ctypes.c_void_p),
-        ("zalloc", ctypes.c_void_p),
-        ("zfree", ctypes.c_void_p),
-        ("opaque", ctypes.c_void_p),
-        ("data_type", ctypes.c_int),
-        ("adler", ctypes.c_ulong),
-        ("reserved", ctypes.c_ulong),
-    )
-
-
-def _candidates() -> list[str | None]:
-    """Where libz may be: as the linker finds it, under its usual names, with Python's own module, in the program."""
-    names: list[str | None] = [ctypes.util.find_library("z"), "libz.so.1", "libz.dylib", "zlib1.dll"]
-    return [name for name in (*names, getattr(zlib, "__file__", None)) if name] + [None]
-
-
-@functools.cache
-def _library() -> Any:
-    """The functions of libz.
-
-    Raises:
-        MissingFileError: there is none on this machine.
-    """
-    for name in _candidates():
-        try:
-            library = ctypes.CDLL(name)
-            pointer, number = ctypes.c_void_p, ctypes.c_int
-            library.zlibVersion.restype = ctypes.c_char_p
-            library.inflateInit2_.argtypes = [pointer, number, ctypes.c_char_p, number]
-            library.inflate.argtypes = [pointer, number]
-            library.inflateEnd.argtypes = [pointer]
-            library.inflateReset.argtypes = [pointer]
-            library.inflatePrime.argtypes = [pointer, number, number]
-            library.inflateSetDictionary.argtypes = [pointer, ctypes.c_char_p, ctypes.c_uint]
-        except (OSError, AttributeError, TypeError):
-            continue
-        return library
-    raise errors.MissingFileError(
-        "the zlib library (libz) was not found on this machine; install it (Debian and Ubuntu: zlib1g, conda: zlib)"
-    )
-
-
 class Stream:
     """One raw deflate stream that stops at every border of blocks.
 
@@ -108,38 +46,35 @@ class Stream:
     """
 
     def __init__(self, window: bytes = b"", bits: int = 0, first_byte: int = 0) -> None:
-        self._library = _library()
-        self._stream = _ZStream()
+        self._library = zlib_library.functions()
+        self._stream = zlib_library.ZStream()
         self._reference = ctypes.byref(self._stream)
         self._inflate = self._library.inflate
         self._open = False
-        version = self._library.zlibVersion()
-        self._check(
-            self._library.inflateInit2_(self._reference, _RAW_WINDOW_BITS, version, ctypes.sizeof(self._stream))
-        )
+        self._check(self._library.init(self._reference))
         self._open = True
         self.restart(window, bits, first_byte)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self._open = False
-            self._library.inflateEnd(self._reference)
+            self._library.end(self._reference)
 
     def _check(self, status: int) -> None:
-        if status == _Z_MEM_ERROR:
+        if status == zlib_library.Z_MEM_ERROR:
             raise MemoryError("zlib found too little memory")
-        if status != _Z_OK:
+        if status != zlib_library.Z_OK:
             raise errors.InvalidValueError(
                 f"zlib refused a window, a bit offset or this machine's structures: {status}"
             )
 
     def restart(self, window: bytes = b"", bits: int = 0, first_byte: int = 0) -> None:
         """Begins another stream; input and output stay where they are. Arguments as for the class."""
-        self._check(self._library.inflateReset(self._reference))
+        self._check(self._library.reset(self._reference))
         if bits:
-            self._check(self._library.inflatePrime(self._reference, bits, first_byte >> (8 - bits)))
+            self._check(self._library.prime(self._reference, bits, first_byte >> (8 - bits)))
         if window:
-            self._check(self._library.inflateSetDictionary(self._reference, window, len(window)))
+            self._check(self._library.set_dictionary(self._reference, window, len(window)))
 
     def set_input(self, address: int, size: int) -> int:
         """Gives the next input, as much of it as one call may get; returns how much that is."""
@@ -165,7 +100,7 @@ class Stream:
     @property
     def bits(self) -> int:
         """At a BOUNDARY: how many high bits of the last byte taken belong to the next block."""
-        return self._stream.data_type & _UNUSED_BITS
+        return self._stream.data_type & zlib_library.UNUSED_BITS
 
     @property
     def message(self) -> str:
@@ -179,18 +114,18 @@ class Stream:
             BOUNDARY at the end of a block that is not the last one; END behind the last one, whose unused bits are
             dropped; DAMAGED; STARVED where input or room has run out.
         """
-        status = self._inflate(self._reference, _Z_BLOCK)
+        status = self._inflate(self._reference, zlib_library.Z_BLOCK)
         data_type = self._stream.data_type
-        if status == _Z_OK and data_type & _AT_BLOCK_END:
-            if not data_type & _IN_LAST_BLOCK:
+        if status == zlib_library.Z_OK and data_type & zlib_library.AT_BLOCK_END:
+            if not data_type & zlib_library.IN_LAST_BLOCK:
                 return BOUNDARY
             # Behind the last block only the end is left to be said; that takes no input.
-            status = self._inflate(self._reference, _Z_BLOCK)
-        if status == _Z_STREAM_END:
+            status = self._inflate(self._reference, zlib_library.Z_BLOCK)
+        if status == zlib_library.Z_STREAM_END:
             return END
-        if status in (_Z_OK, _Z_BUF_ERROR):
+        if status in (zlib_library.Z_OK, zlib_library.Z_BUF_ERROR):
             return STARVED
-        if status == _Z_MEM_ERROR:
+        if status == zlib_library.Z_MEM_ERROR:
             raise MemoryError("zlib found too little memory")
         return DAMAGED
 

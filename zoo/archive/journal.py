@@ -5,6 +5,7 @@ leaves the state of the last commit: members, points and rows on the one hand, t
 tar parser on the other, always of the same moment.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 import json
 import pathlib
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo import errors, files, layout, run_scan
-from zoo.archive import index, seek_points
+from zoo.archive import index, names, seek_points
 
 _EXTRA_TABLES = {
     "progress": "CREATE TABLE progress (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -42,7 +43,10 @@ class Journal:
     def __init__(self, path: files.PathLike) -> None:
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self._database = sqlite3.connect(self.path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise _as_own(error, self.path) from error
         try:
             self._database.execute("PRAGMA journal_mode = DELETE")
             self._database.execute("PRAGMA synchronous = FULL")
@@ -121,11 +125,10 @@ class Journal:
 
     def judge_record(self, run: tuple[float, int], reason: str) -> None:
         """The sound record of a run cannot be used after all."""
-        self._execute(
-            "UPDATE member SET state = 'damaged', reason = ? WHERE ratio = ? AND run_id = ? AND state = 'sound' "
-            "AND name LIKE ?",
-            (reason, layout.ratio_name(run[0]), run[1], f"%/{layout.AUX_ARRAYS_NAME}"),
-        )
+        query = "SELECT member_id, name FROM member WHERE ratio = ? AND run_id = ? AND state = 'sound'"
+        for member_id, name in self._execute(query, (layout.ratio_name(run[0]), run[1])).fetchall():
+            if names.classify(name).part == "aux_arrays":
+                self.judge_member(member_id, "damaged", reason)
 
     def names_of_run(self, subset_ratio: float, run_id: int) -> list[str]:
         """Names of the members that were added and not refused, of one run."""
@@ -147,11 +150,8 @@ class Journal:
 
     def row_sizes(self) -> list[tuple[int, int, int]]:
         """(N, M, number of rows), the most frequent first, of those as frequent the one of the first row."""
-        query = (
-            "SELECT num_train, num_test, count(*) AS times, min(CAST(ratio AS REAL)) AS least FROM run_row "
-            "GROUP BY num_train, num_test ORDER BY times DESC, least, num_train, num_test"
-        )
-        return [(num_train, num_test, times) for num_train, num_test, times, _ in self._execute(query)]
+        times = collections.Counter((num_train, num_test) for _, _, num_train, num_test, _ in self.row_names())
+        return [(*sizes, count) for sizes, count in times.most_common()]
 
     def row_names(self) -> list[tuple[float, int, int, int, bytes]]:
         """(subset ratio, run id, N, M, SHA-256) of every row, sorted by ratio and id."""
@@ -184,9 +184,9 @@ class Journal:
         self._execute("COMMIT")
         with files.write_whole(target) as temporary:
             self._execute("ATTACH DATABASE ? AS target", (str(temporary),))
+            self._execute("PRAGMA target.journal_mode = OFF")
             self._execute(f"PRAGMA target.application_id = {index.APPLICATION_ID}")
             self._execute(f"PRAGMA target.user_version = {index.SCHEMA_VERSION}")
-            self._execute("PRAGMA target.journal_mode = OFF")
             self._execute("BEGIN")
             for name, statement in index.TABLES.items():
                 self._execute(statement.replace("CREATE TABLE ", "CREATE TABLE target."))

@@ -13,7 +13,7 @@ _FETCHED = ("aux_arrays", "checkpoint_index", "checkpoint_data", "recipe", "run_
 
 @dataclasses.dataclass
 class _Passing:
-    """A member whose bytes are passing."""
+    """A member whose bytes are passing; `parsed` is None where it is refused."""
 
     member_id: int
     name: str
@@ -84,9 +84,8 @@ class MemberLog:
         point_id = 0
         if parsed is not None and parsed.part in _FETCHED:
             point_id = self._plan.point_before(member.header_position)
-        self._passing = _Passing(
-            self.num_members, member.name, member.size, member.data_position, point_id, parsed, reason
-        )
+        name = _shown(member.name) if parsed is None else member.name
+        self._passing = _Passing(self.num_members, name, member.size, member.data_position, point_id, parsed, reason)
         self.num_members += 1
         if parsed is not None:
             self._contents.begin(self._passing.member_id, parsed, member.size, self.experiment)
@@ -134,7 +133,9 @@ class MemberLog:
         self._ended = []
         passing, self._passing = self._passing, None
         if passing is not None:
-            member, _ = _as_member(passing, 0, "damaged", reason)
+            self._contents.abandon()
+            is_refused = passing.parsed is None
+            member, _ = _as_member(passing, 0, *(("refused", passing.reason) if is_refused else ("damaged", reason)))
             self._log.add_member(dataclasses.replace(member, end_offset=offset))
             self.last_name = passing.name
 
@@ -174,7 +175,9 @@ class MemberLog:
         except errors.UnsafeArchiveError as error:
             return None, str(error)
         if member.kind == "directory":
-            return parsed, ""
+            if parsed.part == "other":
+                return parsed, ""
+            return None, f"member {member.name}: a folder, where zoos have a file"
         if member.kind != "file":
             what = f"a link to {member.link_name!a}" if member.kind == "link" else "a device, pipe or sparse file"
             return None, f"member {member.name}: {what}; archives of zoos hold plain files and folders only"
@@ -214,9 +217,13 @@ class MemberLog:
 
 def _as_member(passing: _Passing, crc32: int, state: index.State, reason: str) -> tuple[index.Member, int]:
     """The member, still without its end in the archive, and its end in the tar stream."""
-    name = passing.name.encode("utf-8", "backslashreplace").decode()
     member = index.Member(
-        passing.member_id, name, passing.size, crc32, passing.position, passing.point_id, 0, state, reason,
+        passing.member_id, passing.name, passing.size, crc32, passing.position, passing.point_id, 0, state, reason,
         passing.parsed if state != "refused" else None,
     )  # fmt: skip
     return member, passing.position + passing.size
+
+
+def _shown(name: str) -> str:
+    """The name of a refused member, as a terminal can show it."""
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -36,6 +36,7 @@ SAVE_BYTES = 1 << 26
 _HELD_AT_SAVE = 1 << 23
 _LONGEST_WAIT = 1 << 29
 _SCHEMA_VERSION = 1
+_MOST_FAULTS = 100
 
 Progress = Callable[[int, int], None]
 
@@ -183,6 +184,7 @@ class Scan:
 
         Raises:
             DamagedFileError: the very first bytes are no tar header.
+            UnsafeArchiveError: what is in it must not be read.
         """
         start = self._tar.position
         while True:
@@ -191,9 +193,11 @@ class Scan:
                 return
             except tar_stream.TarHeaderError as error:
                 if not self._members.num_members:
-                    raise
+                    raise errors.DamagedFileError(f"{self._name}: not a tar archive: {error}") from error
                 self._fault(f"the tar stream is damaged behind {self._members.last_name}: {error}")
                 self._tar = self._tar.behind(error)
+            except errors.UnsafeArchiveError as error:
+                raise errors.UnsafeArchiveError(f"{self._name}: {error}") from error
 
     def _deliver(self, events: Iterable[tar_stream.Start | tar_stream.Data | tar_stream.End]) -> None:
         for event in events:
@@ -241,14 +245,12 @@ class Scan:
         self._members.interrupt(damage.offset, f"the archive is damaged near its byte {damage.offset}: {damage}")
         found = resync.resync(self._archive.read, damage.offset, self._archive.state.size, damage.position)
         if found is None:
-            self._fault(f"byte {damage.offset}: {damage}; nothing behind can be read. The last member was {after}")
+            at_end = damage.offset >= self._archive.state.size
+            self._fault(f"{damage}" if at_end else f"{damage} Nothing behind {after} can be read")
             self._digest_rest()
             self._end(complete=False)
             return
-        self._fault(
-            f"byte {damage.offset}: {damage}; went on at byte {found.skipped_to}. What followed {after} "
-            "in between is lost"
-        )
+        self._fault(f"{damage} Went on at byte {found.skipped_to}; what lay behind {after} in between is lost")
         self._place = found.state
         self._plan.begin_at(found.state)
         self._tar = tar_stream.TarParser(found.state.boundary.position, searching=True)
@@ -289,7 +291,11 @@ class Scan:
         self._save(self._sums.state())
 
     def _fault(self, text: str) -> None:
-        self._faults.append(text)
+        # A hostile archive could have any number of them.
+        if len(self._faults) < _MOST_FAULTS:
+            self._faults.append(text)
+        elif len(self._faults) == _MOST_FAULTS:
+            self._faults.append("and more, of which only the members are named")
 
     def _facts(self) -> index.Facts:
         """What there is to say of the archive, the digests compared with what is known."""

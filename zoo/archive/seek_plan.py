@@ -16,8 +16,6 @@ from zoo.archive import gzip_stream, seek_points
 # Uncompressed bytes.
 MERGE = 1 << 16
 SPACING = 1 << 23
-# Batches whose boundaries are remembered: a header can begin in one and be recognised only two later.
-_MOST_BATCHES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +23,6 @@ class _Candidate:
     """A boundary at which a point can be made, and how to get the output before it."""
 
     boundary: gzip_stream.Boundary
-    batch_number: int
     window: Callable[[], bytes]
 
 
@@ -47,7 +44,6 @@ class SeekPlan:
         self._add_point = add_point
         self._maker = seek_points.PointMaker()
         self._candidates: list[_Candidate] = []
-        self._num_batches = 0
         self._next_id = self._next_ready = 0
         self._last_position = -SPACING
         if begin is not None:
@@ -59,7 +55,7 @@ class SeekPlan:
 
     def begin_at(self, place: gzip_stream.InflaterState) -> None:
         """The next batch follows on this place, which is not where the last one ended."""
-        self._candidates.append(_Candidate(place.boundary, self._num_batches, lambda: place.window))
+        self._candidates = [_Candidate(place.boundary, lambda: place.window)]
         # Nothing leads over what lies between: no earlier point will do.
         self._last_position = -SPACING
         # The boundary may lie inside a byte that no chunk will bring again.
@@ -71,14 +67,8 @@ class SeekPlan:
 
     def take_batch(self, batch: gzip_stream.Batch) -> None:
         """A batch, before what is in it is looked at."""
-        self._num_batches += 1
-        oldest = self._num_batches - _MOST_BATCHES
-        # One boundary must stay however old, or there would be nowhere to begin.
-        last = self._candidates[-1:]
-        self._candidates = [candidate for candidate in self._candidates if candidate.batch_number > oldest] or last
         self._candidates += [
-            _Candidate(boundary, self._num_batches, functools.partial(batch.window, boundary))
-            for boundary in batch.boundaries
+            _Candidate(boundary, functools.partial(batch.window, boundary)) for boundary in batch.boundaries
         ]
 
     def point_before(self, position: int) -> int:
@@ -88,7 +78,7 @@ class SeekPlan:
             position: of the header; not before that of an earlier call.
         """
         self.settle(position)
-        candidate = self._candidates[max(self._number_before(position) - 1, 0)]
+        candidate = self._candidates[0]
         if not self._next_id or candidate.boundary.position - self._last_position >= MERGE:
             self._request(candidate)
         return self._next_id - 1
@@ -97,14 +87,14 @@ class SeekPlan:
         """Everything before a position was looked at: places points in the midst of large members.
 
         Which points there are depends on the archive alone, not on how it was cut into batches: boundaries are
-        considered in order, and none before what may still turn out to lie before it is known.
+        considered in order, and none before what may still turn out to lie before it is known. Of those considered
+        only the last is kept, for the next header may lead back to it.
         """
-        for candidate in self._candidates[: self._number_before(position)]:
+        number = bisect.bisect_right(self._candidates, position, key=lambda candidate: candidate.boundary.position)
+        for candidate in self._candidates[:number]:
             if candidate.boundary.position - self._last_position >= SPACING:
                 self._request(candidate)
-
-    def _number_before(self, position: int) -> int:
-        return bisect.bisect_right(self._candidates, position, key=lambda candidate: candidate.boundary.position)
+        del self._candidates[: max(number - 1, 0)]
 
     def _request(self, candidate: _Candidate) -> None:
         self._maker.request(candidate.boundary, candidate.window())
