@@ -21,7 +21,10 @@ from benchmarks import environment
 from zoo import aux_arrays, layout, run_table_update
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Starts of each command.")
-_PROGRAMS = ("list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run")
+_PROGRAMS = (
+    *("list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run"),
+    *("zoo_stream", "zoo_fetch", "zoo_download", "zoo_index", "zoo_verify", "zoo_pack"),
+)
 _REFERENCE = "python with numpy and absl"
 
 

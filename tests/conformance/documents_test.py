@@ -1,6 +1,7 @@
 """The documents tell the truth: links resolve, names exist, snippets run, tables of members are those of real files."""
 
 import ast
+import dataclasses
 import functools
 import json
 import pathlib
@@ -13,6 +14,7 @@ from heldout import models, recipes, report, score_config, score_files, subsets
 from heldout.datasets import registry
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
+from zoo.archive import index, pack
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _DOCUMENTS = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/*.md")])
@@ -165,6 +167,7 @@ def folder(tmp_path_factory):
     output = str(layout.report_directory(zoo, experiment))
     report.render(report.ReportConfig(scores=str(scores.directory), output=output))
     data.save(here / "dataset")
+    pack.pack(zoo, experiment, here / "packed", pack.Options())
     np.save(here / "mnist-cscores.npy", np.zeros(60000))
     _write_imagenet_index(here / "imagenet-index.npz")
     return here
@@ -213,6 +216,7 @@ _MEMBERS = {
     "`high_influence_pairs-<ratio>.npz`": "zoo/digits-mlp/scores/published/high_influence_pairs-0.7.npz",
     "`cscores.npz`": "zoo/digits-mlp/scores/published/cscores.npz",
     "`recipe.json`": "zoo/digits-mlp/recipe.json",
+    "Manifest and registry": "packed/digits-mlp.json",
     "`config.json`": "zoo/digits-mlp/scores/config.json",
     "Report files": "zoo/digits-mlp/report/report.json",
 }
@@ -234,6 +238,7 @@ def found(path: pathlib.Path) -> dict[str, str]:
     """Type of each member by name, as a file holds it."""
     if path.suffix == ".json":
         names = {int: "int", bool: "bool", str: "text", dict: "object", list: "list of text"}
+        names |= {list: "list of objects"} if path.parent.name == "packed" else {}
         return {name: names[type(value)] for name, value in json.loads(path.read_text()).items()}
     with np.load(path) as stored:
         dtypes = {name: "str" if stored[name].dtype.kind == "U" else str(stored[name].dtype) for name in stored.files}
@@ -243,6 +248,20 @@ def found(path: pathlib.Path) -> dict[str, str]:
 @pytest.mark.parametrize("title", _MEMBERS)
 def test_tables_of_members_are_those_of_the_files(folder, title):
     assert described(title) == found(folder / _MEMBERS[title])
+
+
+def test_tables_of_the_archive_index_are_those_of_the_file():
+    rows = table_rows(section("`archive.index.sqlite`"), "Table")
+    assert [row[0].strip("`") for row in rows] == list(index.TABLES)
+    for name, columns, _ in rows:
+        (declared,) = re.findall(r"\((.*)\)", index.TABLES[name.strip("`")])
+        assert re.findall(r"`(\w+)`", columns) == [part.split()[0] for part in declared.split(", ")]
+    facts = {field.name for field in dataclasses.fields(index.Facts)}
+    assert facts == set(
+        re.findall(
+            r"`(\w+)`", section("`archive.index.sqlite`").partition("The keys of `fact` are")[2].partition(".")[0]
+        )
+    )
 
 
 def test_tables_of_columns_are_those_of_the_files(folder):

@@ -176,7 +176,7 @@ def _is_there(target: pathlib.Path, member: index.Member) -> bool:
         with open(target, "rb") as stream:
             while block := stream.read(1 << 20):
                 crc32 = zlib.crc32(block, crc32)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
     return crc32 == member.crc32
 

@@ -11,7 +11,7 @@ import pytest
 from tests.zoo.archive import archives, passes
 from tests.zoo.remote import fault_server
 from zoo import errors
-from zoo.archive import digests, gzip_stream, index, indexing, journal, scan
+from zoo.archive import digests, gzip_stream, index, indexing, journal, pump, scan
 from zoo.remote import source
 
 RUNS = [(0.3, 0), (0.3, 4), (0.5, 1), (0.7, 2)]
@@ -45,13 +45,14 @@ def small_batches(monkeypatch):
     """A pass can be saved once in a batch: here at nearly every end of a deflate block."""
     made = functools.partial(gzip_stream.GzipInflater, batch_bytes=10_000)
     monkeypatch.setattr(gzip_stream, "GzipInflater", made)
+    monkeypatch.setattr(pump, "_POLL_S", 0.01)  # threads notice sooner that they are to end
 
 
 class _InterruptedError(Exception):
     pass
 
 
-def interrupted_again_and_again(archive, folder, *, chunk_bytes):
+def interrupted_again_and_again(archive, folder, *, chunk_bytes, step=0):
     """A pass that is broken off wherever it has come further; and what its states held.
 
     Returns:
@@ -60,7 +61,7 @@ def interrupted_again_and_again(archive, folder, *, chunk_bytes):
     places, seen, furthest = indexing.places_in_zoo(folder, "e"), collections.Counter(), [-1]
 
     def progress(done, total):
-        if done > furthest[0]:
+        if done > furthest[0] + step:
             furthest[0] = done
             raise _InterruptedError
 
@@ -89,7 +90,7 @@ def test_from_every_state_the_pass_ends_the_same(tmp_path, archive, undisturbed)
     for path, other in ((places.index, undisturbed[1].index), (places.run_table, undisturbed[1].run_table)):
         assert path.read_bytes() == other.read_bytes()
     assert places.recipe.read_text() == '{"seed": 1}'
-    assert min(seen[kind] for kind in ("saved", "member", "content", "waiting", "points")) >= 5, seen
+    assert min(seen[kind] for kind in ("saved", "member", "content", "waiting", "points")) >= 2, seen
 
 
 def test_small_chunks_do_not_keep_a_pass_from_being_saved(tmp_path, archive):
@@ -119,7 +120,7 @@ def test_also_over_damage(tmp_path, archive, shares):
     facts, places = passes.indexed(path, tmp_path / "undisturbed")
     assert facts.state == "damaged"
     assert facts.md5 == hashlib.md5(path.read_bytes()).hexdigest()
-    again, again_places, seen = interrupted_again_and_again(path, tmp_path / "again", chunk_bytes=50_000)
+    again, again_places, seen = interrupted_again_and_again(path, tmp_path / "again", chunk_bytes=50_000, step=90_000)
     assert seen["saved"]
     assert again == facts
     assert again_places.index.read_bytes() == places.index.read_bytes()
