@@ -13,8 +13,6 @@ was written, from the page cache, instead of a second product or a second file.
 
 from collections.abc import Callable, Iterator, Mapping
 import io
-import pathlib
-import shutil
 
 import numpy as np
 
@@ -42,16 +40,8 @@ def check_disk(directory: files.PathLike, num_matrices: int, num_train: int, num
     Raises:
         DiskSpaceError: the file system of the folder has less room.
     """
-    existing = pathlib.Path(directory).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    num_bytes, free = 8 * num_matrices * num_train * num_test, shutil.disk_usage(existing).free
-    if num_bytes > free:
-        raise errors.DiskSpaceError(
-            f"{directory}: the influence matrices of {num_matrices} subset ratios, {num_train} by {num_test} with "
-            f"their standard errors, need {files.size_text(num_bytes)}, {files.size_text(free)} are free; make room, "
-            "choose another --output, or score fewer ratios with --subset_ratio"
-        )
+    what = f"the influence matrices of {num_matrices} subset ratios, {num_train} by {num_test} with their errors,"
+    files.check_room(directory, 8 * num_matrices * num_train * num_test, what, ", or score fewer with --subset_ratio")
 
 
 def _read_rows(

@@ -231,7 +231,8 @@ def _train(
                 if "bytes_per_run" in message:
                     num_ready += 1
                     if num_ready == 1:
-                        _check_disk(config.zoo, message["bytes_per_run"] * len(pending))
+                        needed = message["bytes_per_run"] * len(pending)
+                        files.check_room(config.zoo, needed, "the runs to train", ", or ask for fewer --run_ids")
                     if num_ready == num_workers:
                         shutil.rmtree(f"{data}/dataset")  # all have it mapped; so a kill from here on leaves no copy
                 if "run_epochs" in message:
@@ -252,12 +253,3 @@ def _tasks(config: TrainRunsConfig, pending: list[layout.Run], num_workers: int)
         for first in range(0, len(run_ids), size):
             tasks.append({"subset_ratio": ratio, "run_ids": run_ids[first : first + size]})
     return tasks
-
-
-def _check_disk(zoo: str, num_bytes: int) -> None:
-    free = shutil.disk_usage(zoo).free
-    if free < num_bytes:
-        raise errors.DiskSpaceError(
-            f"{zoo}: the runs to train need {files.size_text(num_bytes)}, {files.size_text(free)} are free; "
-            "make room, choose another --zoo, or ask for fewer --run_ids"
-        )

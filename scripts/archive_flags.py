@@ -5,7 +5,7 @@ import os
 
 from absl import flags
 
-from scripts import choices, common_flags
+from scripts import choices, common_flags, transfer_bar
 from zoo import errors, layout, registry
 from zoo.remote import addresses, source
 
@@ -76,7 +76,11 @@ class Archive:
 def options() -> source.Options:
     """How objects are read."""
     return source.Options(
-        num_tries=TRIES.value, timeout_s=TIMEOUT.value, gcs_token=GCS_TOKEN.value, num_parallel=PARALLEL.value
+        num_tries=TRIES.value,
+        timeout_s=TIMEOUT.value,
+        gcs_token=GCS_TOKEN.value,
+        num_parallel=PARALLEL.value,
+        notice=transfer_bar.note,
     )
 
 

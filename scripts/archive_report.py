@@ -36,5 +36,5 @@ def say(facts: index.Facts, index_path: pathlib.Path, run_table: pathlib.Path | 
     if len(faulty) > _MOST_MEMBERS:
         print(f"  and {len(faulty) - _MOST_MEMBERS} more: zoo_verify --archive names them all")
     made = [str(path) for path in (index_path, run_table) if path is not None and path.exists()]
-    print(f"what is sound can be used; to read the archive again, mended or not, delete {' and '.join(made)}")
+    print(f"What is sound can be used. To read the archive again, delete {' and '.join(made)}")
     return cli.DAMAGED_STATUS

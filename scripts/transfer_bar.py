@@ -9,6 +9,11 @@ import tqdm
 from zoo.archive import scan
 
 
+def note(text: str) -> None:
+    """Prints a line on the error stream without disturbing a bar."""
+    tqdm.tqdm.write(text, file=sys.stderr)
+
+
 @contextlib.contextmanager
 def shown(what: str, unit: str = "B") -> Iterator[scan.Progress]:
     """A bar that is as long as its work, as a function of what is done and what is to do.

@@ -10,6 +10,7 @@ of the whole file. A healthy archive prints, and ends with status 0,
 
     cifar100-inception.tar.gz: 244 GB, MD5 f87218368528afa6e2407c8410f1ffa1
     verified: MD5 known for this archive, CRC32C stated by the server, CRC32 of gzip
+    index: runs/cifar100-inception/archive.index.sqlite (23 MB)
     4000 runs: runs/cifar100-inception/run_table.npz
 
 Damaged members are named; the runs that are sound are kept all the same, and the status is 3.
@@ -42,9 +43,12 @@ def run(argv: Sequence[str]) -> int:
     else:
         indexing.remove_leftovers(places)
         print("complete already, nothing to do")
-    if facts.num_runs:
-        print(f"{facts.num_runs} runs: {places.run_table}")
-    return archive_report.say(facts, places.index, places.run_table)
+    status = archive_report.say(facts, places.index, places.run_table)
+    if not facts.num_runs:
+        print("no run: the archive holds no sound <subset_ratio>/<run_id>/aux_arrays.npz, so there is no run table")
+        return status or 1
+    print(f"{facts.num_runs} runs: {places.run_table}")
+    return status
 
 
 def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:

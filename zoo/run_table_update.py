@@ -66,11 +66,11 @@ def update(
 
     def save(rows: Sequence[run_scan.RunRow]) -> None:
         nonlocal on_disk
-        on_disk = _store(path, _from_rows(experiment, rows, stored), on_disk)
+        on_disk = _store(path, from_rows(rows, stored), on_disk)
 
     rows, problems = run_scan.scan(runs, known, progress, sizes=sizes, save=save)
     if rows:
-        table = _from_rows(experiment, rows, stored)
+        table = from_rows(rows, stored)
     elif stored is not None and not problems:
         table = stored
     else:
@@ -152,23 +152,20 @@ def rows_by_run(table: run_table.RunTable, runs: Sequence[layout.Run]) -> dict[l
     return rows
 
 
-def _from_rows(
-    experiment: str, rows: Sequence[run_scan.RunRow], stored: run_table.RunTable | None
-) -> run_table.RunTable:
-    """A table of these rows, which are in order and of one size, with the labels of the stored one."""
+def from_rows(rows: Sequence[run_scan.RunRow], labels: run_table.RunTable | None = None) -> run_table.RunTable:
+    """The table of rows of one experiment, which are in order and of one size, with the labels of another table."""
+    arrays = (*run_table.BIT_FIELDS, "source_sha256")
     return run_table.RunTable(
-        experiment=experiment,
+        experiment=rows[0].run.experiment,
         num_train=rows[0].num_train,
         num_test=rows[0].num_test,
         run_id=np.array([row.run.run_id for row in rows], np.int64),
         subset_ratio=np.array([row.run.subset_ratio for row in rows], np.float64),
-        **{
-            field: np.stack([getattr(row, field) for row in rows]) for field in (*run_table.BIT_FIELDS, "source_sha256")
-        },
+        **{field: np.stack([getattr(row, field) for row in rows]) for field in arrays},
         source_size=np.array([row.source_size for row in rows], np.int64),
         source_mtime_ns=np.array([row.source_mtime_ns for row in rows], np.int64),
-        train_label=None if stored is None else stored.train_label,
-        test_label=None if stored is None else stored.test_label,
+        train_label=None if labels is None else labels.train_label,
+        test_label=None if labels is None else labels.test_label,
     )
 
 

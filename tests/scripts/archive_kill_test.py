@@ -70,13 +70,13 @@ def large(tmp_path_factory):
         yield Served(zoo, server, folder, small_steps=False).make_results()
 
 
-def kill_until(case, tmp_path, program, num_kills, most_bytes, moments):
+def kill_until(case, tmp_path, program, num_kills, moments, *most):
     """Fresh folders, each filled by a program that is killed until it is done, until there were enough kills."""
     tally = archive_programs.Tally()
     while tally.num_kills < num_kills:
         dest = tmp_path / str(tally.num_finished)
         left = num_kills - tally.num_kills
-        archive_programs.run_killed(case.command(program, dest), case.server, moments, left, most_bytes, tally)
+        archive_programs.run_killed(case.command(program, dest), case.server, moments, left, *most, tally)
         archive_programs.assert_same(case.results / program, dest)
         if program == "zoo_fetch":
             archive_programs.assert_only_true_files(dest, case.zoo)
@@ -87,7 +87,7 @@ def kill_until(case, tmp_path, program, num_kills, most_bytes, moments):
 def test_killed_anywhere_a_program_ends_as_if_undisturbed(tmp_path, small, program):
     size = small.archive.stat().st_size
     small.server.faults = fault_server.Faults(bytes_per_s=size / 3)
-    tally = kill_until(small, tmp_path, program, 4, size / 2, random.Random(PROGRAMS.index(program)))
+    tally = kill_until(small, tmp_path, program, 4, random.Random(PROGRAMS.index(program)), size / 2, 0.4)
     assert tally.num_resumed > 0
     # A start that was killed has saved all but its last steps, and what was on the way.
     assert tally.num_bytes <= tally.num_finished * size + tally.num_kills * 16 * archive_programs.STEP_BYTES
@@ -98,12 +98,12 @@ def test_killed_anywhere_a_program_ends_as_if_undisturbed(tmp_path, small, progr
 def test_200_kills_on_a_large_zoo(tmp_path, large, program, num_kills):
     size = large.archive.stat().st_size
     started = time.monotonic()
-    tally = kill_until(large, tmp_path, program, num_kills, 2.4e8, random.Random(PROGRAMS.index(program)))
+    tally = kill_until(large, tmp_path, program, num_kills, random.Random(PROGRAMS.index(program)), 2.4e8, 3.0)
     excess = tally.num_bytes - tally.num_finished * size
     print(f"{program}: {tally}, {excess} bytes in excess, {time.monotonic() - started:.0f} s")
     assert tally.num_resumed > num_kills // 4
     # 64 MiB lie between two saves; six ranges of 8 MiB are under way, and as much in the sockets.
-    assert excess <= tally.num_kills * 200e6
+    assert excess <= tally.num_kills * 150e6
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,15 @@ def test_200_kills_on_a_large_zoo(tmp_path, large, program, num_kills):
     ],
 )
 def test_killed_while_it_writes_a_file_a_program_writes_it_again(tmp_path, small, program, name):
-    kill_when_it_appears(name, tmp_path, small, program)
-    assert any(tmp_path.glob(f"{name}*"))
-    subprocess.run(small.command(program, tmp_path), cwd=archive_programs.ROOT, check=True)
-    archive_programs.assert_same(small.results / program, tmp_path)
+    # It may be gone again before the kill arrives.
+    for attempt in range(20):
+        dest = tmp_path / str(attempt)
+        kill_when_it_appears(name, dest, small, program)
+        if any(dest.glob(f"{name}*")):
+            break
+    assert any(dest.glob(f"{name}*"))
+    subprocess.run(small.command(program, dest), cwd=archive_programs.ROOT, check=True)
+    archive_programs.assert_same(small.results / program, dest)
 
 
 def kill_when_it_appears(name, dest, case, program):
@@ -159,7 +164,7 @@ def test_a_damaged_archive_gives_the_same_index_however_often_the_pass_is_killed
         server.faults = fault_server.Faults(bytes_per_s=size / 3)
         tally = archive_programs.Tally()
         command = case.command("zoo_stream", tmp_path / "disturbed")
-        archive_programs.run_killed(command, server, random.Random(0), 3, size / 2, tally, status=3)
+        archive_programs.run_killed(command, server, random.Random(0), 3, size / 2, 0.4, tally, status=3)
     assert tally.num_kills == 3
     archive_programs.assert_same(tmp_path / "undisturbed", tmp_path / "disturbed")
     assert index_facts(tmp_path / "disturbed").state == "damaged"

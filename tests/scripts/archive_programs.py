@@ -93,6 +93,7 @@ def run_killed(
     moments: random.Random,
     most_kills: int,
     most_bytes: float,
+    most_quiet_s: float,
     tally: Tally,
     status: int = 0,
 ) -> None:
@@ -107,6 +108,7 @@ def run_killed(
         moments: random moments.
         most_kills: after so many it is left alone.
         most_bytes: most bytes that are sent before a kill.
+        most_quiet_s: most seconds without a byte before a kill.
         tally: counted on.
         status: with which it ends.
     """
@@ -117,7 +119,7 @@ def run_killed(
             arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         if num_kills < most_kills:
-            _wait(process, server, moments.uniform(-0.1, 1) * most_bytes, moments.uniform(0, 0.4))
+            _wait(process, server, moments.uniform(-0.1, 1) * most_bytes, moments.uniform(0, most_quiet_s))
         alive = num_kills < most_kills and process.poll() is None
         if alive:
             os.killpg(process.pid, signal.SIGKILL)
@@ -200,7 +202,8 @@ def files_below(folder: pathlib.Path) -> list[str]:
 def assert_same(folder: pathlib.Path, other: pathlib.Path) -> None:
     """Holds two folders to have the same files with the same bytes, and nothing unfinished beside them."""
     names = files_below(folder)
-    assert names == files_below(other)
+    found = files_below(other)
+    assert names == found, set(names) ^ set(found)
     for name in names:
         if name.endswith(".sqlite"):
             assert _rows(folder / name) == _rows(other / name)

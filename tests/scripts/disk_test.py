@@ -87,6 +87,6 @@ def test_influence_matrices_that_do_not_fit_are_refused_beforehand(tmp_path):
     )
     first, rest = out.split("status 1\n")
     assert f"{disk}/scores: the influence matrices of 2 subset ratios, 60 by 24" in err
-    assert "need 23.0 kB, 20.5 kB are free; make room, choose another --output" in err
+    assert "need 23.0 kB, 20.5 kB are free; make room or choose another folder" in err
     assert "Traceback" not in err
     assert (first, rest.count("status 0")) == ("", 1), "nothing may be written where it does not fit"

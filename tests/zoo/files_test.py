@@ -3,7 +3,9 @@
 import hashlib
 import os
 import pathlib
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -176,3 +178,23 @@ def test_sha256(tmp_path):
 )
 def test_sizes_for_people(num_bytes, text):
     assert files.size_text(num_bytes) == text
+
+
+def test_free_room_is_that_of_the_nearest_folder_that_exists(tmp_path):
+    free = files.free_bytes(tmp_path)
+    assert 0 < free <= shutil.disk_usage(tmp_path).total
+    assert abs(files.free_bytes(tmp_path / "not" / "there" / "yet") - free) < 1 << 30
+    (tmp_path / "file").touch()
+    assert files.free_bytes(tmp_path / "file" / "below") > 0
+    assert not (tmp_path / "not").exists()
+
+
+def test_what_would_fill_the_disk_is_not_begun(tmp_path):
+    files.check_room(tmp_path, 1, "the runs")
+    files.check_room(tmp_path / "new", 0, "the runs")
+    with pytest.raises(errors.DiskSpaceError) as caught:
+        files.check_room(tmp_path / "new", 10**18, "the runs", ", or fetch fewer")
+    message = rf"{tmp_path}/new: the runs need 1000000 TB, [0-9.]+ .B are free; make room or choose another folder"
+    assert re.fullmatch(message + ", or fetch fewer", str(caught.value))
+    with pytest.raises(errors.DiskSpaceError, match=r"choose another folder$"):
+        files.check_room(tmp_path, 10**18, "the runs")

@@ -1,8 +1,14 @@
-"""The facts about the published zoos."""
+"""The facts about the published zoos, and registry files that add others."""
 
+import dataclasses
+import json
 import re
 
-from zoo import layout, registry
+import pytest
+
+from tests.zoo.remote import fault_server
+from zoo import errors, layout, registry
+from zoo.remote import source
 
 
 def test_published_zoos():
@@ -41,3 +47,111 @@ def test_names_are_experiment_names_and_digests_are_md5():
         layout.check_experiment_name(name)
         assert zoo.name == name
         assert re.fullmatch("[0-9a-f]{32}", zoo.md5)
+
+
+def write(path, *entries, **changes):
+    path.write_text(json.dumps({"schema_version": 1, "experiments": list(entries)} | changes))
+    return str(path)
+
+
+FULL = {
+    "name": "mine",
+    "url": "mine.tar.gz",
+    "md5": "0123456789abcdef" * 2,
+    "architecture": "mlp",
+    "dataset": "digits",
+    "num_classes": 10,
+}
+
+
+def test_a_registry_file(tmp_path):
+    others = [{"name": "far", "url": "https://example.org/far.tar.gz"}, {"name": "b", "url": "gs://b/b.tgz", "size": 3}]
+    found = registry.read(write(tmp_path / "zoos.json", FULL, *others))
+    assert found == {
+        "mine": registry.Published(**(FULL | {"url": str(tmp_path / "mine.tar.gz")})),
+        "far": registry.Published("far", "https://example.org/far.tar.gz"),
+        "b": registry.Published("b", "gs://b/b.tgz"),
+    }
+    assert registry.read(write(tmp_path / "none.json")) == {}
+
+
+def test_a_registry_on_a_server(tmp_path):
+    write(tmp_path / "zoos.json", FULL)
+    with fault_server.FaultServer(tmp_path) as server:
+        found = registry.read(server.url("zoos.json"))
+        assert found["mine"].url == server.url("mine.tar.gz")
+        write(tmp_path / "zoos.json", FULL | {"url": "file:///etc/passwd"})
+        with pytest.raises(errors.DamagedFileError, match="not a registry of zoos"):
+            registry.read(server.url("zoos.json"))
+        server.faults = fault_server.Faults(status=503)
+        options = source.Options(num_tries=2, backoff_s=0.01)
+        with pytest.raises(errors.NetworkError):
+            registry.read(server.url("zoos.json"), options)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("mine", "an experiment is 'mine', expected an object"),
+        (None, "an experiment is None"),
+        ({"url": "a"}, "name is None, expected text"),
+        ({"name": "a"}, "url is None, expected text"),
+        (FULL | {"name": 3}, "name is 3, expected text"),
+        (FULL | {"name": "../up"}, r"experiment is .*\.\./up"),
+        (FULL | {"url": ["a"]}, r"url is \['a'\], expected text"),
+        (FULL | {"md5": "abc"}, "md5 of mine is 'abc', expected 32 hexadecimal digits"),
+        (FULL | {"md5": "A" * 32}, "md5 of mine is"),
+        (FULL | {"architecture": 1}, "architecture is 1, expected text"),
+        (FULL | {"dataset": {}}, "dataset is {}, expected text"),
+        (FULL | {"num_classes": "ten"}, "num_classes of mine is 'ten', expected a number"),
+    ],
+)
+def test_entries_that_are_none(tmp_path, entry, message):
+    path = write(tmp_path / "zoos.json", {"name": "first", "url": "first.tar.gz"}, entry)
+    with pytest.raises(errors.DamagedFileError, match=message) as caught:
+        registry.read(path)
+    assert str(caught.value).startswith(f"{path}: not a registry of zoos")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "{",
+        "[" * 100_000,
+        '{"schema_version": 2, "experiments": []}',
+        '{"experiments": []}',
+        '{"schema_version": 1}',
+        '{"schema_version": 1, "experiments": 3}',
+        '{"schema_version": 1, "experiments": {"name": "mine"}}',
+        json.dumps({"schema_version": 1, "experiments": [FULL, FULL]}),
+    ],
+)
+def test_files_that_are_no_registry(tmp_path, content):
+    (tmp_path / "zoos.json").write_text(content)
+    with pytest.raises(errors.DamagedFileError, match=r"zoos\.json: not a registry of zoos: .* Expected \{"):
+        registry.read(str(tmp_path / "zoos.json"))
+
+
+def test_no_registry_and_one_that_is_too_large(tmp_path):
+    with pytest.raises(errors.MissingFileError, match=r"none\.json"):
+        registry.read(str(tmp_path / "none.json"))
+    (tmp_path / "large.json").write_bytes(bytes((1 << 24) + 1))
+    with pytest.raises(errors.InvalidValueError, match=r"large\.json"):
+        registry.read(str(tmp_path / "large.json"))
+
+
+def test_those_of_a_file_come_before_those_built_in(tmp_path):
+    path = write(tmp_path / "zoos.json", FULL, FULL | {"name": "cifar10-inception"})
+    assert registry.find("cifar10-inception").url.startswith("gs://gresearch/")
+    assert registry.find("cifar10-inception", path).url == str(tmp_path / "mine.tar.gz")
+    assert registry.find("imagenet-resnet50", path) == registry.PUBLISHED["imagenet-resnet50"]
+    mine = registry.find("mine", path)
+    assert dataclasses.replace(mine, url="mine.tar.gz") == registry.Published(**FULL)
+    with pytest.raises(errors.InvalidValueError, match="--experiment=mine: no such zoo is known; known are"):
+        registry.find("mine")
+
+
+def test_sizes_for_people_are_there():
+    assert [zoo.approximate_size // 10**9 for zoo in registry.PUBLISHED.values()] == [239, 244, 367]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from zoo import aux_arrays, layout, packed_bits, run_scan
+from zoo import aux_arrays, errors, layout, packed_bits, run_scan
 
 
 def finished_run(zoo, run_id, num_train=11, ratio=0.5, subset_size=None):
@@ -162,3 +162,33 @@ def test_each_record_is_opened_once(tmp_path):
 
 def test_nothing_to_scan():
     assert run_scan.scan([], {}) == ([], [])
+
+
+def test_the_row_of_a_record_that_was_read_elsewhere(tmp_path):
+    run, _ = finished_run(tmp_path, 0)
+    content = run.aux_arrays_path.read_bytes()
+    (expected,), _ = run_scan.scan([run], {})
+    elsewhere = dataclasses.replace(run, zoo=tmp_path / "no such folder")
+    found = run_scan.row_from_record(elsewhere, content, mtime_ns=expected.source_mtime_ns)
+    for field in dataclasses.fields(expected):
+        if field.name != "run":
+            np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
+    assert found.run == elsewhere
+    assert run_scan.row_from_record(elsewhere, content).source_mtime_ns == 0
+    assert not elsewhere.zoo.exists()
+
+
+def test_a_record_that_was_read_elsewhere_is_held_against_the_same_rules(tmp_path):
+    run, _ = finished_run(tmp_path, 0)
+    content = run.aux_arrays_path.read_bytes()
+    for changed, options, message in (
+        (b"no npz", {}, "not a sound npz file"),
+        (content[:-1], {}, "not a sound npz file"),
+        (content, {"max_bytes": 100}, "its arrays declare [0-9]+ bytes, the limit is 100"),
+    ):
+        with pytest.raises(errors.DamagedFileError, match=message) as caught:
+            run_scan.row_from_record(run, changed, **options)
+        assert str(caught.value).startswith(f"{run.aux_arrays_path}: ")
+    other = dataclasses.replace(run, subset_ratio=0.9)
+    with pytest.raises(errors.DamagedFileError, match=r"trained on 6 of 11 examples, but lies under 0\.9"):
+        run_scan.row_from_record(other, content)

@@ -167,6 +167,44 @@ def test_round_trip(tmp_path, labels):
     runs.assert_equal(run_table.read(tmp_path / "run_table.npz"), table)
 
 
+def columns_of(table, step):
+    """The matrices of a table in blocks of some rows."""
+    fields = ("subset_mask_bits", "train_correctness_bits", "test_correctness_bits", "source_sha256")
+    return {field: [getattr(table, field)[at : at + step] for at in range(0, table.num_runs, step)] for field in fields}
+
+
+def write_rows(path, table, columns):
+    sizes = (table.num_train, table.num_test)
+    run_table.write_rows(path, table.experiment, *sizes, table.run_id, table.subset_ratio, table.source_size, columns)
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_rows_one_after_the_other_give_the_same_file(tmp_path, step):
+    table = dataclasses.replace(
+        runs.example_table(), source_sha256=np.arange(4 * 32, dtype=np.uint8).reshape(4, 32), source_size=np.arange(4)
+    )
+    run_table.write(tmp_path / "whole.npz", table)
+    columns = {field: iter(blocks) for field, blocks in columns_of(table, step).items()}
+    write_rows(tmp_path / "rows.npz", table, columns)
+    assert (tmp_path / "rows.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    runs.assert_equal(run_table.read(tmp_path / "rows.npz"), table)
+
+
+@pytest.mark.parametrize("field", ["subset_mask_bits", "test_correctness_bits", "source_sha256"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda blocks: blocks[1:], lambda blocks: [*blocks, blocks[0]], lambda blocks: [block[:, 1:] for block in blocks]],
+    ids=["too few", "too many", "too narrow"],
+)
+def test_rows_that_do_not_add_up_give_no_file(tmp_path, field, change):
+    table = runs.example_table()
+    columns = columns_of(table, 1)
+    columns[field] = change(columns[field])
+    with pytest.raises(errors.InvalidValueError, match=field):
+        write_rows(tmp_path / "rows.npz", table, columns)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_table(tmp_path):
     with pytest.raises(errors.MissingFileError, match="no such file"):
         run_table.read(tmp_path / "run_table.npz")

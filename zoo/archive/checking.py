@@ -73,7 +73,8 @@ def _compare(facts: index.Facts, found: index.Index, stored: index.Index | None)
     if stored is not None:
         now = source.ObjectState(facts.name, facts.size, None, facts.md5, facts.crc32c)
         findings += [Finding(None, difference) for difference in extract_plan.differences(stored.facts, now)]
-    known = {} if stored is None else {member.name: (member.size, member.crc32) for member in stored.members()}
+    sound = () if stored is None else (member for member in stored.members() if member.state in ("sound", "unchecked"))
+    known = {member.name: (member.size, member.crc32) for member in sound}
     num_members = num_proved = 0
     for member in found.members():
         num_members += 1

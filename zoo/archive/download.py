@@ -76,6 +76,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with lock.held(target.with_name(f".{target.name}.lock")):
         work = _Download(opened, target, md5, progress or (lambda done, total: None))
+        work.remove_leftovers()
         return work.existing() or work.run()
 
 
@@ -112,7 +113,6 @@ class _Download:
         )
 
     def run(self) -> DownloadResult:
-        self._remove_leftovers()
         self._resume()
         with open(self._part, "ab") as stream:
             stream.truncate(self._digests.num_bytes)
@@ -134,7 +134,7 @@ class _Download:
         self._journal.unlink(missing_ok=True)
         return DownloadResult(self._target, self._state.size, self._found_md5, self._digests.crc32c, checked)
 
-    def _remove_leftovers(self) -> None:
+    def remove_leftovers(self) -> None:
         """Deletes journals that a kill left half-written."""
         for path in self._journal.parent.iterdir():
             if files.is_temporary(path.name) and path.name.startswith(f".{self._journal.name}."):

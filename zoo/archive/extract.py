@@ -17,6 +17,8 @@ from zoo.archive import contents, extract_plan, seek_points
 from zoo.remote import ordered, source
 
 Progress = Callable[[int, int], None]
+# More than zlib takes in before it finds out that they are damaged.
+_SINGLE_BYTES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +162,7 @@ class _Unfinished:
         """Lets the runs appear that have all their files; those whose content is damaged disappear again."""
         problems = []
         for run in self._complete:
-            held = self._held.pop(run, [])
+            held = self._held.get(run, [])
             written = self._written.pop(run, [])
             reason = None if run in self._failed else _damage(written, held)
             for temporary, target in held:
@@ -172,6 +174,8 @@ class _Unfinished:
                 for item in written:
                     item.target.unlink(missing_ok=True)
                 problems.append(extract_plan.Problem(run, reason))
+            # Only now: where something failed above, `close` deletes what is held.
+            self._held.pop(run, None)
         self._complete = []
         return problems
 
@@ -213,14 +217,27 @@ def _extract_group(
                     flow = None
             if flow is None:
                 # Damage before a member need not concern it: each has a point of its own.
-                cuts = _cut(item.start, item.member.end_offset, chunk_bytes)
-                alone = _Flow([item], (archive.read(start, stop - start) for start, stop in cuts))
+                alone = _Flow([item], _own_pieces(archive, item, chunk_bytes))
                 alone.skip_to(item.member.position)
                 _write(item, alone.take(item.member.size), unfinished)
         except errors.DamagedFileError as error:
             reason = f"{item.member.name}: {error}"
         unfinished.done(item, failed=reason is not None)
         yield item, reason
+
+
+def _own_pieces(archive: source.Source, item: extract_plan.Wanted, chunk_bytes: int) -> Iterator[bytes]:
+    """The compressed bytes of one member, the last of them one by one.
+
+    Where the archive is damaged right behind the member, they reach into the damage, and of a piece that is damaged
+    zlib gives out nothing.
+    """
+    end = item.member.end_offset
+    for start, stop in _cut(item.start, end, chunk_bytes):
+        data = archive.read(start, stop - start)
+        single = max(0, end - _SINGLE_BYTES - start)
+        yield data[:single]
+        yield from (data[at : at + 1] for at in range(single, len(data)))
 
 
 def _write(item: extract_plan.Wanted, pieces: Iterator[bytes | memoryview], unfinished: _Unfinished) -> None:

@@ -10,8 +10,6 @@ import dataclasses
 import pathlib
 import time
 
-import numpy as np
-
 from zoo import checkpoint_bundle, errors, files, inventory, layout, run_scan, run_table, run_table_update
 from zoo.archive import pack_tar
 
@@ -46,7 +44,7 @@ class Memory:
     def save_rows(self, rows: Sequence[run_scan.RunRow]) -> None:
         """Notes these rows, and only these."""
         if rows:
-            run_table.write(self._rows, table_of(rows))
+            run_table.write(self._rows, run_table_update.from_rows(rows))
 
     def is_known(self, source: pack_tar.Source) -> bool:
         """Whether a checkpoint file is one that was found sound."""
@@ -59,23 +57,6 @@ class Memory:
     def save_checkpoints(self) -> None:
         """Writes what `add` noted."""
         files.write_json(self._checkpoints, self._sound)
-
-
-def table_of(rows: Sequence[run_scan.RunRow], labels: run_table.RunTable | None = None) -> run_table.RunTable:
-    """The table of rows that are in order and of one size, with the labels of another table."""
-    arrays = (*run_table.BIT_FIELDS, "source_sha256")
-    return run_table.RunTable(
-        experiment=rows[0].run.experiment,
-        num_train=rows[0].num_train,
-        num_test=rows[0].num_test,
-        run_id=np.array([row.run.run_id for row in rows], np.int64),
-        subset_ratio=np.array([row.run.subset_ratio for row in rows], np.float64),
-        **{field: np.stack([getattr(row, field) for row in rows]) for field in arrays},
-        source_size=np.array([row.source_size for row in rows], np.int64),
-        source_mtime_ns=np.array([row.source_mtime_ns for row in rows], np.int64),
-        train_label=None if labels is None else labels.train_label,
-        test_label=None if labels is None else labels.test_label,
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

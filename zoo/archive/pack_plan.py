@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from zoo import errors, files, layout, run_scan, run_table
+from zoo import errors, files, layout, run_scan, run_table, run_table_update
 from zoo.archive import pack_checks, pack_tar
 
 _MOST_NAMED = 10
@@ -87,7 +87,7 @@ def make(
     return Plan(
         experiment=experiment,
         segments=list(pack_tar.segments(groups)),
-        table=pack_checks.table_of(checked.rows, stored),
+        table=run_table_update.from_rows(checked.rows, stored),
         problems=checked.problems,
         num_with_checkpoint=sum(bool(checked.checkpoints[row.run]) for row in checked.rows),
         recipe=recipe,

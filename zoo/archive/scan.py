@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import dataclasses
 from typing import Any
 
-from zoo import errors, files, layout
+from zoo import errors, layout
 from zoo.archive import (
     digests,
     gzip_stream,
@@ -80,18 +80,32 @@ class Scan:
         self._progress, self._save_bytes = progress, save_bytes
         self._name = source.name(archive.state.url)
         self._kept: dict[str, str] = {}
+        self._check_promise()
         saved = log.progress()
         if saved:
             self._check_identity(saved)
         self._begin(saved, log.blobs())
+
+    def _check_promise(self) -> None:
+        """Refuses to read hundreds of gigabytes that cannot turn out right.
+
+        Raises:
+            IntegrityError: the server states another MD5 than the archive must have.
+        """
+        stated, expected = self._archive.state.md5, self._expected.md5
+        if stated is not None and expected is not None and stated != expected:
+            raise errors.IntegrityError(
+                f"{self._archive.state.url}: the server states the MD5 {stated}, the archive that is known has "
+                f"{expected}: it is another one. To read it all the same, name it with --archive alone"
+            )
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
         """Refuses to go on with another object than the one that was begun with."""
         now = self._identity()
         if saved["identity"] != now:
             raise errors.MismatchError(
-                f"{self._archive.state.url}: is not what the pass in {self._log.path} began with: now {_text(now)}, "
-                f"then {_text(saved['identity'])}. If the object was replaced, delete that file to start anew"
+                f"{self._archive.state.url}: not what the pass in {self._log.path} began with: now {_text(now)}, then "
+                f"{_text(saved['identity'])}. Delete that file to start anew"
             )
 
     def _identity(self) -> dict[str, Any]:
@@ -277,6 +291,8 @@ class Scan:
     def _end(self, *, complete: bool = True) -> None:
         """The last byte has been read."""
         self._archive.check_unchanged()
+        if self._progress is not None:
+            self._progress(self._archive.state.size, self._archive.state.size)
         if complete:
             try:
                 self._tar.finish()
@@ -345,4 +361,5 @@ def _compare(sums: digests.StreamDigests, md5: str | None, state: source.ObjectS
 
 
 def _text(identity: dict[str, Any]) -> str:
-    return f"{files.size_text(identity['size'])}, version {identity['version']}"
+    name = "" if identity["experiment"] is None else f" as {identity['experiment']}"
+    return f"{identity['name']}{name}, {identity['size']} bytes, version {identity['version']}"

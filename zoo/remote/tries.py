@@ -1,5 +1,6 @@
 """How often and how patiently something on a server is tried again."""
 
+from collections.abc import Callable
 import dataclasses
 import email.utils
 import random
@@ -10,6 +11,7 @@ from zoo import errors
 from zoo.remote import addresses
 
 _LONGEST_WAIT_S = 32.0
+_NOTICED_WAIT_S = 1.0
 # A server that asks for more patience than this is as good as closed.
 _LONGEST_RETRY_AFTER_S = 600.0
 _TRANSIENT_STATUSES = (408, 416, 425, 429)
@@ -26,6 +28,8 @@ class Options:
         gcs_token: credentials for gs:// as gcsfs takes them: "anon", "google_default", or a file.
         num_parallel: ranges that are read at the same time by `Source.stream`.
         chunk_bytes: size of these ranges.
+        notice: called, by any thread, with a sentence for the user where a failure makes a read wait for a second or
+            longer; None to wait in silence.
 
     Raises:
         InvalidValueError: one of the numbers is not positive.
@@ -37,6 +41,7 @@ class Options:
     gcs_token: str = "anon"
     num_parallel: int = 4
     chunk_bytes: int = 8 << 20
+    notice: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         for field in ("num_tries", "timeout_s", "backoff_s", "num_parallel", "chunk_bytes"):
@@ -98,6 +103,11 @@ class Tries:
         wait_s = min(self._options.backoff_s * 2.0 ** (self._num_failures - 1), _LONGEST_WAIT_S)
         # Jitter keeps the ranges that failed together from coming back together.
         wait_s = max(wait_s * random.uniform(0.5, 1.0), error.retry_after_s)
+        if self._options.notice is not None and wait_s >= _NOTICED_WAIT_S:
+            self._options.notice(
+                f"{addresses.name(self._url)}: {error.reason}; trying again in {wait_s:.0f} s "
+                f"({self._num_failures + 1} of {self._options.num_tries})"
+            )
         if self._stopped.wait(wait_s):
             raise StoppedError
 

@@ -124,7 +124,10 @@ def test_a_checkpoint_is_proved_by_its_second_half(names_in_order, piece_bytes):
 @pytest.mark.parametrize("data_first", [False, True])
 def test_a_damaged_half_is_named_and_the_other_judged_for_itself(data_first):
     index_content, data = passes.checkpoint(5)
-    for damaged, expected in ((INDEX, {INDEX: "damaged", DATA: "unchecked"}), (DATA, {INDEX: "sound", DATA: "damaged"})):
+    for damaged, expected in (
+        (INDEX, {INDEX: "damaged", DATA: "unchecked"}),
+        (DATA, {INDEX: "sound", DATA: "damaged"}),
+    ):
         results, halves = Results(), {INDEX: bytearray(index_content), DATA: bytearray(data)}
         halves[damaged][20] ^= 1
         order = (DATA, INDEX) if data_first else (INDEX, DATA)

@@ -5,6 +5,7 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -69,12 +70,15 @@ def test_runs_come_out_as_they_went_in(made, tmp_path, chunk_bytes):
 
 
 def test_no_more_is_asked_for_than_is_needed(made, tmp_path):
-    with fault_server.FaultServer(made[0].parent) as server:
-        with index.Index(made[1]) as stored, source.open_source(server.url("a.tar.gz"), FAST) as opened:
-            before = server.bytes_sent
-            todo = extract_plan.plan(stored, tmp_path, "e", RUNS[2:])
-            result = extract.fetch(opened, todo)
-            sent = server.bytes_sent - before
+    with (
+        fault_server.FaultServer(made[0].parent) as server,
+        index.Index(made[1]) as stored,
+        source.open_source(server.url("a.tar.gz"), FAST) as opened,
+    ):
+        before = server.bytes_sent
+        todo = extract_plan.plan(stored, tmp_path, "e", RUNS[2:])
+        result = extract.fetch(opened, todo)
+        sent = server.bytes_sent - before
     assert result.problems == ()
     assert passes.files_below(tmp_path) == passes.run_files(*RUNS[2], num_values=30_000)
     assert sent == todo.num_compressed < 0.3 * made[0].stat().st_size
@@ -93,10 +97,9 @@ def test_an_index_with_a_wrong_checksum(made, tmp_path, name):
     lost = {name, f"e/{run[0]}/{run[1]}/aux_arrays.npz"}
     assert passes.files_below(zoo) == {other: data for other, data in WANTED.items() if other not in lost}
     assert result.num_files == 8
-    with source.open_source(str(made[0])) as opened, pytest.raises(errors.IntegrityError, match="CRC32"):
-        wanted = next(item for group in todo.groups for item in group if item.member.name == name)
+    wanted = next(item for group in todo.groups for item in group if item.member.name == name)
+    with pytest.raises(errors.IntegrityError, match="CRC32"):
         extract._write(wanted, iter([FILES[name]]), extract._Unfinished(todo))
-    assert opened.state.size
     assert not [path for path in zoo.rglob("*") if files.is_temporary(path.name)]
 
 
@@ -138,6 +141,23 @@ def test_damage_since_the_index_was_made_costs_what_it_hits(made, tmp_path, shar
     assert len(found) >= 6
 
 
+@pytest.mark.parametrize("level", [1, 9])
+def test_what_is_sound_can_be_fetched_up_to_the_damage(tmp_path, level):
+    """Whatever is found sound in an archive that is damaged already when its index is made."""
+    archive = passes.write(tmp_path / "a.tar.gz", passes.run_files(0.3, 0) | passes.run_files(0.5, 1), level)
+    content, num_sound = archive.read_bytes(), 0
+    for number, offset in enumerate(range(1000, len(content), 499)):
+        archive.write_bytes(content[:offset] + bytes([0xFF]) * 80 + content[offset + 80 :])
+        zoo = tmp_path / str(number)
+        _, places = passes.indexed(archive, zoo)
+        sound = {name for name, state in passes.states(places).items() if state == "sound"}
+        passes.fetched(archive, zoo)
+        found = passes.run_files_below(zoo)
+        assert sound <= found.keys()
+        num_sound += len(sound)
+    assert num_sound >= 15
+
+
 CONTENT = {
     "a record of another ratio": ("e/0.3/4/aux_arrays.npz", archives.record(5, 0.9), "trained on 19 of 21"),
     "no record": ("e/0.3/4/aux_arrays.npz", b"no npz", "not a sound npz file"),
@@ -171,7 +191,7 @@ def test_halves_of_a_checkpoint_that_come_at_different_times_are_held_against_ea
     name, other = (f"e/0.3/4/checkpoints/ckpt-3{end}" for end in (".index", ".data-00000-of-00001"))
     (tmp_path / other).parent.mkdir(parents=True)
     (tmp_path / other).write_bytes(bytes(120_000))
-    path = changed(made, tmp_path, f"UPDATE member SET crc32 = {archives.zlib.crc32(bytes(120_000))} WHERE name = '{other}'")
+    path = changed(made, tmp_path, f"UPDATE member SET crc32 = {zlib.crc32(bytes(120_000))} WHERE name = '{other}'")
     result, _ = fetched(made[0], path, tmp_path, RUNS[1:2])
     assert [problem.run for problem in result.problems] == [(0.3, 4)]
     assert not (tmp_path / name).exists()
@@ -179,13 +199,16 @@ def test_halves_of_a_checkpoint_that_come_at_different_times_are_held_against_ea
 
 
 def test_a_server_that_fails_leaves_whole_files_and_the_same_plan_goes_on(made, tmp_path):
-    with fault_server.FaultServer(made[0].parent) as server:
-        with index.Index(made[1]) as stored, source.open_source(server.url("a.tar.gz"), FAST) as opened:
-            todo = extract_plan.plan(stored, tmp_path, "e", RUNS)
-            # The record of a run has come, its checkpoint has not.
-            server.faults = fault_server.Faults(only=lambda _, __, asked: asked.startswith("bytes=60"), status=503)
-            with pytest.raises(errors.NetworkError):
-                extract.fetch(opened, todo, chunk_bytes=1000)
+    with (
+        fault_server.FaultServer(made[0].parent) as server,
+        index.Index(made[1]) as stored,
+        source.open_source(server.url("a.tar.gz"), FAST) as opened,
+    ):
+        todo = extract_plan.plan(stored, tmp_path, "e", RUNS)
+        # The record of a run has come, its checkpoint has not.
+        server.faults = fault_server.Faults(only=lambda _, __, asked: asked.startswith("bytes=60"), status=503)
+        with pytest.raises(errors.NetworkError):
+            extract.fetch(opened, todo, chunk_bytes=1000)
     found = passes.files_below(tmp_path)
     assert found
     assert found.items() < WANTED.items()
@@ -254,7 +277,7 @@ def test_a_place_that_cannot_be_written_to(made, tmp_path, name):
         place.write_text("in the way")
     else:
         (place / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="directory|exists") as caught:
+    with pytest.raises(OSError, match=r"directory|exists") as caught:
         fetched(*made, tmp_path)
     assert caught.value.filename is not None
     assert not [path for path in tmp_path.rglob("*") if files.is_temporary(path.name)]

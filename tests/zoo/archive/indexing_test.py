@@ -9,8 +9,8 @@ import pytest
 
 from tests.zoo import runs as simulated_runs
 from tests.zoo.archive import archives
-from zoo import layout, run_table, run_table_update
-from zoo.archive import extract, extract_plan, index, indexing, scan
+from zoo import errors, layout, run_table, run_table_update
+from zoo.archive import extract, extract_plan, index, indexing, lock, scan
 from zoo.remote import source
 
 RUNS = ((0.3, 0), (0.3, 5), (0.5, 1), (0.7, 0), (0.7, 12))
@@ -198,3 +198,43 @@ def test_of_a_truncated_archive_the_first_runs_remain(tmp_path, zoo, share):
         )
     fetch_all(archive, tmp_path / "new")
     assert_only_true_files(tmp_path / "new", zoo)
+
+
+def test_what_is_there_is_not_made_again_and_what_a_kill_left_beside_it_goes(tmp_path, zoo):
+    archive = archives.write_archive(zoo, "synthetic", tmp_path / "a.tar.gz")
+    first, places = streamed(archive, tmp_path / "new")
+    places.journal.write_bytes(b"left by a kill between the index and its own end")
+    calls = []
+    again = indexing.make(str(archive), places, progress=lambda *numbers: calls.append(numbers))
+    assert (again.facts, again.is_new, calls) == (first.facts, False, [])
+    assert not places.journal.exists()
+    places.run_table.unlink()
+    assert indexing.existing(places) is None
+    assert streamed(archive, tmp_path / "new")[0].is_new
+    assert places.run_table.exists()
+
+
+def test_what_an_index_or_a_table_in_the_way_is_of(tmp_path, zoo):
+    archive = archives.write_archive(zoo, "synthetic", tmp_path / "a.tar.gz")
+    _, places = streamed(archive, tmp_path / "new")
+    index_bytes = places.index.read_bytes()
+    archives.truncate(archive, -5)
+    with pytest.raises(errors.MismatchError, match=r"archive\.index\.sqlite: index of an archive of [0-9]+ bytes, but"):
+        streamed(archive, tmp_path / "new")
+    assert places.index.read_bytes() == index_bytes
+    places.index.unlink()
+    with pytest.raises(
+        errors.MismatchError, match=r"run_table\.npz: is there already and was not made from this archive"
+    ):
+        streamed(archive, tmp_path / "new")
+
+
+def test_one_process_at_a_time_and_only_where_there_is_room(tmp_path, zoo, monkeypatch):
+    archive = archives.write_archive(zoo, "synthetic", tmp_path / "a.tar.gz")
+    places = indexing.places_in_zoo(tmp_path / "new", "synthetic")
+    with lock.held(places.lock), pytest.raises(errors.BusyError, match="held by another process"):
+        streamed(archive, tmp_path / "new")
+    monkeypatch.setattr(indexing, "_DISK_LEAST", 1 << 60)
+    with pytest.raises(errors.DiskSpaceError, match="the index of an archive, with its journal and run table, need"):
+        streamed(archive, tmp_path / "new")
+    assert [path.name for path in places.index.parent.iterdir()] == [places.lock.name]

@@ -1,5 +1,8 @@
 """Which members of an archive count, under which names, and what is said of the others."""
 
+import tarfile
+
+import numpy as np
 import pytest
 
 from tests.zoo.archive import archives, passes
@@ -85,12 +88,12 @@ def test_what_is_no_file_of_a_zoo_is_listed_and_not_more(tmp_path):
 
 
 def test_folders_are_no_members_unless_they_stand_for_a_file(tmp_path):
-    folders = [archives.member(name, type=archives.tarfile.DIRTYPE) for name in ("e", "e/0.5", "e/0.5/7", "x/y")]
+    folders = [archives.member(name, type=tarfile.DIRTYPE) for name in ("e", "e/0.5", "e/0.5/7", "x/y")]
     facts, members = indexed(tmp_path, [*folders, *(archives.member(name, data) for name, data in RUN.items())])
     assert [member.name for member in members] == list(RUN)
     assert facts.state == "sound"
-    false = archives.member("e/0.5/8/aux_arrays.npz", type=archives.tarfile.DIRTYPE)
-    unsafe = archives.member("../out", type=archives.tarfile.DIRTYPE)
+    false = archives.member("e/0.5/8/aux_arrays.npz", type=tarfile.DIRTYPE)
+    unsafe = archives.member("../out", type=tarfile.DIRTYPE)
     (tmp_path / "other").mkdir()
     _, members = indexed(tmp_path / "other", [false, unsafe])
     found = refusals(members)
@@ -115,7 +118,7 @@ REFUSED = {
 @pytest.mark.parametrize("flipped", [False, True])
 def test_an_archive_that_breaks_off_within_a_refused_member(tmp_path, kind, flipped):
     """What is refused stays refused, and the index can be read."""
-    data = archives.np.random.default_rng(0).bytes(300_000)
+    data = np.random.default_rng(0).bytes(300_000)
     path = tmp_path / "a.tar.gz"
     path.write_bytes(archives.gz(archives.tar_bytes([*REFUSED[kind](data), archives.member(INDEX, RUN[INDEX])])))
     if flipped:
@@ -135,7 +138,7 @@ def test_an_archive_that_breaks_off_within_a_refused_member(tmp_path, kind, flip
 
 
 def test_a_member_within_which_the_archive_breaks_off_is_damaged(tmp_path):
-    data = archives.np.random.default_rng(0).bytes(300_000)
+    data = np.random.default_rng(0).bytes(300_000)
     path = passes.write(tmp_path / "a.tar.gz", RUN | {"e/0.5/2/checkpoints/ckpt-1.data-00000-of-00001": data})
     archives.truncate(path, 150_000)
     facts, places = passes.indexed(path, tmp_path / "zoo")
@@ -153,7 +156,9 @@ def test_a_second_copy_behind_a_damaged_first_is_still_refused(tmp_path):
 
 def test_formats_are_noted(tmp_path):
     data = b"".join(
-        archives.tar_bytes([archives.member(name, content, tar_format)], tar_format)[: 512 + -(-len(content) // 512) * 512]
+        archives.tar_bytes([archives.member(name, content, tar_format)], tar_format)[
+            : 512 + -(-len(content) // 512) * 512
+        ]
         for tar_format, (name, content) in zip(("v7", "ustar", "gnu"), RUN.items(), strict=True)
     )
     facts, _ = indexed(tmp_path, data + archives.END)

@@ -31,18 +31,21 @@ def pumped(path, inflater=None, inflate_from=0, sums=None):
     """All output, all compressed bytes that were handed over, the states, and the digests."""
     sums = sums or digests.StreamDigests()
     output, compressed, states, digest_offsets = b"", b"", [], []
-    with source.open_source(str(path), FAST) as archive:
-        with pump.Pump(archive, inflater or gzip_stream.GzipInflater(), inflate_from, sums) as flow:
-            for item in flow:
-                if isinstance(item, pump.Chunk):
-                    assert item.offset == inflate_from + len(compressed)
-                    compressed += item.data
-                else:
-                    output += bytes(item.batch.data)
-                    assert item.batch.ends_at_boundary == (item.state is not None)
-                    if item.state is not None:
-                        states.append(item.state)
-                        digest_offsets.append(flow.digest_state(item.state.boundary.offset)["num_bytes"])
+    inflater = inflater or gzip_stream.GzipInflater()
+    with (
+        source.open_source(str(path), FAST) as archive,
+        pump.Pump(archive, inflater, inflate_from, sums) as flow,
+    ):
+        for item in flow:
+            if isinstance(item, pump.Chunk):
+                assert item.offset == inflate_from + len(compressed)
+                compressed += item.data
+            else:
+                output += bytes(item.batch.data)
+                assert item.batch.ends_at_boundary == (item.state is not None)
+                if item.state is not None:
+                    states.append(item.state)
+                    digest_offsets.append(flow.digest_state(item.state.boundary.offset)["num_bytes"])
     assert num_pump_threads() == 0
     return output, compressed, states, digest_offsets, sums
 
@@ -76,18 +79,16 @@ def test_damage_comes_after_all_that_was_sound(tmp_path, path):
     copy = tmp_path / "a.gz"
     copy.write_bytes(path.read_bytes())
     archives.flip(copy, -4)  # the size in the last trailer
-    output, sums = b"", digests.StreamDigests()
+    batches, sums = [], digests.StreamDigests()
     with source.open_source(str(copy), FAST) as archive:
         with pump.Pump(archive, gzip_stream.GzipInflater(), 0, sums) as flow, pytest.raises(inflate.InflateError):
-            for item in flow:
-                if isinstance(item, pump.Inflated):
-                    output += bytes(item.batch.data)
+            batches.extend(bytes(item.batch.data) for item in flow if isinstance(item, pump.Inflated))
         assert num_pump_threads() == 0
         # What was not digested yet can be, from there on.
         assert sums.num_bytes <= copy.stat().st_size
         for chunk in archive.stream(sums.num_bytes):
             sums.update(chunk)
-    assert output == OUTPUT
+    assert b"".join(batches) == OUTPUT
     assert sums.md5_hex() == hashlib.md5(copy.read_bytes()).hexdigest()
 
 
@@ -109,18 +110,22 @@ class FailingDigests(digests.StreamDigests):
 
 
 def test_digests_that_fail_end_the_pass(path):
-    with source.open_source(str(path), FAST) as archive:
-        with pump.Pump(archive, gzip_stream.GzipInflater(), 0, FailingDigests()) as flow:
-            with pytest.raises(MemoryError, match="no more"):
-                list(flow)
+    with (
+        source.open_source(str(path), FAST) as archive,
+        pump.Pump(archive, gzip_stream.GzipInflater(), 0, FailingDigests()) as flow,
+        pytest.raises(MemoryError, match="no more"),
+    ):
+        list(flow)
     assert num_pump_threads() == 0
 
 
 def test_who_leaves_early_leaves_no_threads(path):
-    with source.open_source(str(path), FAST) as archive:
-        with pump.Pump(archive, gzip_stream.GzipInflater(), 0, digests.StreamDigests()) as flow:
-            next(iter(flow))
-            assert num_pump_threads() >= 1
+    with (
+        source.open_source(str(path), FAST) as archive,
+        pump.Pump(archive, gzip_stream.GzipInflater(), 0, digests.StreamDigests()) as flow,
+    ):
+        next(iter(flow))
+        assert num_pump_threads() >= 1
     assert num_pump_threads() == 0
 
 
@@ -129,13 +134,15 @@ def test_who_is_slow_is_not_overrun(tmp_path):
     target = tmp_path / "a.gz"
     target.write_bytes(archives.gz(bytes(200 << 20), level=1))
     inflater = gzip_stream.GzipInflater()
-    with source.open_source(str(target), source.Options()) as archive:
-        with pump.Pump(archive, inflater, 0, digests.StreamDigests()) as flow:
-            items = iter(flow)
-            for _ in range(3):
-                next(items)
-            threading.Event().wait(0.5)
-            assert inflater.num_output <= 30 << 20
+    with (
+        source.open_source(str(target), source.Options()) as archive,
+        pump.Pump(archive, inflater, 0, digests.StreamDigests()) as flow,
+    ):
+        items = iter(flow)
+        for _ in range(3):
+            next(items)
+        threading.Event().wait(0.5)
+        assert inflater.num_output <= 30 << 20
 
 
 def test_the_oldest_digest_state_serves_where_all_are_ahead(path):

@@ -181,7 +181,7 @@ def test_a_journal_of_another_object_is_not_gone_on_with(tmp_path, archive):
     with pytest.raises(_InterruptedError):
         passes.indexed(path, tmp_path / "zoo", save_bytes=1, chunk_bytes=50_000, progress=progress)
     archives.truncate(path, -1)
-    with pytest.raises(errors.MismatchError, match=r"is not what the pass in .*\.part began with: now .*delete that file"):
+    with pytest.raises(errors.MismatchError, match=r"not what the pass in .*\.part began with: now .*Delete that file"):
         passes.indexed(path, tmp_path / "zoo")
     indexing.places_in_zoo(tmp_path / "zoo", "e").journal.unlink()
     assert passes.indexed(path, tmp_path / "zoo")[0].state == "damaged"
@@ -262,6 +262,16 @@ def test_what_the_digests_were_compared_with(tmp_path, archive):
     assert facts.checked == (
         "verified: MD5 known for this archive, MD5 stated by the server, CRC32C stated by the server, CRC32 of gzip"
     )
+
+
+def test_a_server_that_states_another_md5_is_not_read_from(tmp_path, archive):
+    places, wrong = indexing.places_in_zoo(tmp_path, "e"), "0" * 32
+    with fault_server.FaultServer(archive.parent) as server:
+        server.hashes = True
+        with pytest.raises(errors.IntegrityError, match=f"the server states the MD5 [0-9a-f]{{32}}, .* has {wrong}"):
+            indexing.make(server.url(archive.name), places, scan.Expected(wrong), FAST)
+        assert server.bytes_sent < 1000
+    assert not places.index.exists()
 
 
 @pytest.mark.parametrize("md5_is_known", [True, False])

@@ -108,7 +108,11 @@ def test_a_point_never_lies_behind_a_header_that_came_in_many_pieces():
     """A long extension, in pieces so small that it reaches over hundreds of batches."""
     data = noise(2000)
     long = archives.pax_extension(archives.pax_record("comment", "".join(map(chr, 48 + np.arange(60_000) % 64))))
-    tar = archives.raw_member(archives.header("e/first", 150_000), noise(150_000)) + long + archives.raw_member(archives.header("e/second", len(data)), data)
+    tar = (
+        archives.raw_member(archives.header("e/first", 150_000), noise(150_000))
+        + long
+        + archives.raw_member(archives.header("e/second", len(data)), data)
+    )
     tar += archives.END
     # Blocks of deflate end within the extension.
     compressed = archives.gz(tar, num_members=60)

@@ -1,0 +1,92 @@
+"""Where an index is looked for, in which order, and what is said where there is none."""
+
+import pytest
+
+from tests.zoo.archive import passes
+from tests.zoo.remote import fault_server
+from zoo import errors, layout
+from zoo.archive import finding, indexing
+from zoo.remote import source
+
+FAST = source.Options(num_tries=2, backoff_s=0.01, timeout_s=2.0)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A folder with an archive and its index beside it."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    archive = passes.write(folder / "a.tar.gz", passes.run_files(0.5, 1))
+    indexing.make(str(archive), indexing.places_beside(archive))
+    return folder
+
+
+@pytest.fixture
+def server(made):
+    with fault_server.FaultServer(made) as running:
+        yield running
+
+
+def found(url, tmp_path, *arguments, **options):
+    return finding.index_path(str(url), tmp_path / "zoo", "e", *arguments, FAST, **options)
+
+
+def test_one_that_is_named_comes_first(made, tmp_path):
+    named = tmp_path / "named.sqlite"
+    named.write_bytes((made / "a.tar.gz.index.sqlite").read_bytes())
+    layout.archive_index_path(tmp_path / "zoo", "e").parent.mkdir(parents=True)
+    layout.archive_index_path(tmp_path / "zoo", "e").write_text("not looked at")
+    assert found(made / "a.tar.gz", tmp_path, str(named)) == named
+    assert found("gs://bucket/a.tar.gz", tmp_path, f"file://{named}", offline=True) == named
+
+
+def test_then_that_of_the_experiment_then_that_beside_the_archive(made, tmp_path):
+    beside = made / "a.tar.gz.index.sqlite"
+    assert found(made / "a.tar.gz", tmp_path, None) == beside
+    target = layout.archive_index_path(tmp_path / "zoo", "e")
+    target.parent.mkdir(parents=True)
+    target.write_bytes(beside.read_bytes())
+    assert found(made / "a.tar.gz", tmp_path, None) == target
+    assert found("http://127.0.0.1:9/a.tar.gz", tmp_path, None, offline=True) == target
+
+
+def test_one_that_is_published_is_downloaded_once(made, server, tmp_path):
+    target = layout.archive_index_path(tmp_path / "zoo", "e")
+    for _ in range(2):
+        assert found(server.url("a.tar.gz"), tmp_path, None) == target
+        num_requests = len(server.requests)
+    assert target.read_bytes() == (made / "a.tar.gz.index.sqlite").read_bytes()
+    assert found(server.url("a.tar.gz"), tmp_path, None) == target
+    assert len(server.requests) == num_requests
+    target.unlink()
+    assert found(made / "a.tar.gz", tmp_path, server.url("a.tar.gz.index.sqlite")) == target
+
+
+def test_where_there_is_none(made, server, tmp_path):
+    target = layout.archive_index_path(tmp_path / "zoo", "e")
+    (made / "a.tar.gz.index.sqlite").unlink()
+    with pytest.raises(
+        errors.MissingFileError, match=r"a\.tar\.gz\.index\.sqlite: no index of .*zoo_stream and zoo_index"
+    ):
+        found(made / "a.tar.gz", tmp_path, None)
+    with pytest.raises(
+        errors.MissingFileError, match=r"archive\.index\.sqlite: no index of http.*zoo_stream and zoo_index"
+    ):
+        found(server.url("a.tar.gz"), tmp_path, None)
+    with pytest.raises(errors.MissingFileError, match=r"none\.sqlite: no such file"):
+        found(made / "a.tar.gz", tmp_path, str(tmp_path / "none.sqlite"))
+    with pytest.raises(errors.MissingFileError, match="not there, and nothing is downloaded with --offline"):
+        found(server.url("a.tar.gz"), tmp_path, None, offline=True)
+    server.faults = fault_server.Faults(status=503)
+    with pytest.raises(errors.NetworkError):
+        found(server.url("a.tar.gz"), tmp_path, None)
+    assert not target.exists()
+
+
+def test_what_is_no_index_is_refused_wherever_it_is(made, server, tmp_path):
+    (made / "a.tar.gz.index.sqlite").write_text("no index")
+    for url in (made / "a.tar.gz", server.url("a.tar.gz")):
+        with pytest.raises(errors.DamagedFileError, match="not a sound index of an archive"):
+            found(url, tmp_path, None)
+    with pytest.raises(errors.DamagedFileError, match=r"a\.tar\.gz\.index\.sqlite: not a sound index"):
+        found("gs://bucket/a.tar.gz", tmp_path, str(made / "a.tar.gz.index.sqlite"))
