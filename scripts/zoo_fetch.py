@@ -19,7 +19,7 @@ from absl import flags
 
 from scripts import archive_flags, choices, cli, transfer_bar
 from zoo import files, layout
-from zoo.archive import extract, extract_plan, finding, index, lock
+from zoo.archive import extract, extract_plan, finding, index, indexing, lock
 from zoo.remote import source
 
 _SHARED_FLAGS = ("experiment", "dest", *archive_flags.READING)
@@ -31,6 +31,7 @@ _PARTS: dict[str, tuple[extract_plan.Part, ...]] = {
 
 _RUNS = flags.DEFINE_list("runs", None, "Which runs: 0.5/123,0.5/124 or 0.5/0:10 (end left out), 0.5/*, all.")
 _PARTS_FLAG = flags.DEFINE_multi_enum("parts", ["aux_arrays", "checkpoints"], list(_PARTS), "Which of their files.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there with other bytes.")
 _INDEX = flags.DEFINE_string("index", None, "The seek index, a path or an address. Without it, it is looked for.")
 
 
@@ -46,10 +47,15 @@ def run(argv: Sequence[str]) -> int:
     )
     parts = [part for name in _PARTS_FLAG.value for part in _PARTS[name]]
     with index.Index(stored) as opened:
+        indexing.check_expected(opened.facts, stored, archive.md5)
         runs = choices.runs_of("runs", texts, opened.runs())
         directory = layout.experiment_directory(zoo, archive.folder)
         if archive_flags.DRY_RUN.value:
-            return _say_plan(extract_plan.plan(opened, zoo, archive.folder, runs, parts), archive, directory)
+            return _say_plan(
+                extract_plan.plan(opened, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value),
+                archive,
+                directory,
+            )
         with lock.held(directory / ".fetch.lock"):
             return _fetch(opened, archive, zoo, runs, parts)
 
@@ -65,7 +71,7 @@ def _fetch(
     folders = [layout.Run(directory.parent, archive.folder, *run) for run in runs]
     for folder in [directory, *(f for run in folders for f in (run.directory, run.checkpoints_directory))]:
         files.remove_stale_temporaries(folder)
-    todo = extract_plan.plan(stored, zoo, archive.folder, runs, parts)
+    todo = extract_plan.plan(stored, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value)
     if not todo.groups:
         print(f"{_count(len(runs))}: everything is there already in {directory}")
         return _say_problems(todo.problems)

@@ -35,13 +35,13 @@ def run(argv: Sequence[str]) -> int:
     del argv
     archive = archive_flags.archive()
     places = indexing.Places(_target(archive))
-    facts = indexing.existing(places)
+    expected = scan.Expected(archive.md5, archive.experiment)
+    facts = indexing.existing(places, expected)
     if archive_flags.DRY_RUN.value:
         return _say_plan(archive, places, done=facts is not None)
     if facts is None:
         archive_flags.refuse_offline(archive)
         with transfer_bar.shown(archive.name) as progress:
-            expected = scan.Expected(archive.md5, archive.experiment)
             facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
     else:
         indexing.remove_leftovers(places)

@@ -32,13 +32,13 @@ def run(argv: Sequence[str]) -> int:
     zoo = choices.required_path("dest", archive_flags.DEST.value)
     archive = archive_flags.archive()
     places = indexing.places_in_zoo(zoo, archive.folder)
-    facts = indexing.existing(places)
+    expected = scan.Expected(archive.md5, archive.folder)
+    facts = indexing.existing(places, expected)
     if archive_flags.DRY_RUN.value:
         return _say_plan(archive, places, done=facts is not None)
     if facts is None:
         archive_flags.refuse_offline(archive)
         with transfer_bar.shown(archive.name) as progress:
-            expected = scan.Expected(archive.md5, archive.folder)
             facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
     else:
         indexing.remove_leftovers(places)

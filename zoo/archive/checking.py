@@ -60,6 +60,8 @@ def check(
         As `indexing.make`.
     """
     places = indexing.Places(pathlib.Path(work))
+    # Of an earlier call that was killed before it could compare; the archive may be another now.
+    places.index.unlink(missing_ok=True)
     result = indexing.make(url, places, expected, options, progress)
     with index.Index(places.index) as found:
         checked = _compare(result.facts, found, stored)

@@ -54,13 +54,13 @@ class Contents:
 
     Args:
         add_row: called with the row of each sound record.
-        keep: called with part and content of each sound file of the experiment as a whole (its recipe).
+        keep: called with name and content of each sound file of the experiment as a whole (its recipe).
     """
 
     def __init__(
         self,
         add_row: Callable[[run_scan.RunRow], None],
-        keep: Callable[[str, bytes], None],
+        keep: Callable[[names.MemberName, bytes], None],
     ) -> None:
         self._add_row, self._keep = add_row, keep
         self._experiment = ""
@@ -130,7 +130,7 @@ class Contents:
             self._add_row(row)
             return "sound", ""
         if name.part == "recipe":
-            self._keep(name.part, content)
+            self._keep(name, content)
         if name.part in ("checkpoint_index", "checkpoint_data"):
             return self._judge_checkpoint(name, content)
         return "unchecked", ""

@@ -1,6 +1,6 @@
 """What has to be read from an archive to have some of its runs: which members, in which ranges of the file."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 import dataclasses
 import pathlib
 import zlib
@@ -82,7 +82,8 @@ def plan(
     experiment: str,
     runs: Iterable[Run],
     parts: Collection[names.Part] = PARTS,
-    check_existing: Callable[[int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Plan:
     """Finds what has to be read for some runs.
 
@@ -92,17 +93,17 @@ def plan(
         experiment: name of that folder.
         runs: subset ratio and run id of each run wanted.
         parts: which of its files.
-        check_existing: called with the size of each file that is there and was compared, for progress.
+        overwrite: replace files that are there with other bytes, instead of leaving their runs alone.
 
     Returns:
-        The plan. A run that is not in the archive, or has none of the parts, is a problem.
+        The plan. A run that is not in the archive, has none of the parts, or is there with other bytes is a problem.
 
     Raises:
         DamagedFileError: the index contradicts itself.
     """
     wanted, problems, num_there = [], [], 0
     for member in stored.members_of_no_run():
-        if member.parsed is not None and member.parsed.part == "recipe":
+        if member.parsed is not None and member.parsed.part == "recipe" and _is_own(stored, member.parsed):
             target = layout.recipe_path(zoo, experiment)
             reason = _refusal(stored, member)
             if reason is not None:
@@ -112,16 +113,25 @@ def plan(
     for run in sorted(set(runs)):
         of_run, reasons = _members_of(stored, run, parts)
         problems += [Problem(run, reason) for reason in reasons]
-        for member in of_run:
-            assert member.parsed is not None
-            target = layout.experiment_directory(zoo, experiment) / member.parsed.relative
-            if _is_there(target, member):
-                num_there += 1
-                if check_existing is not None:
-                    check_existing(member.size)
-            else:
-                wanted.append(_wanted(stored, member, target))
+        targets = [(member, _target(zoo, experiment, member)) for member in of_run]
+        missing = [(member, target) for member, target in targets if not _is_there(target, member)]
+        others = [target for _, target in missing if target.is_file()]
+        if others and not overwrite:
+            problems.append(Problem(run, f"{others[0]}: is there with other bytes; --overwrite replaces it"))
+            continue
+        num_there += len(targets) - len(missing)
+        wanted += [_wanted(stored, member, target) for member, target in missing]
     return Plan(_grouped(wanted), num_there, tuple(problems))
+
+
+def _is_own(stored: index.Index, parsed: names.MemberName) -> bool:
+    """Whether a file of an experiment as a whole is the one of the archive's experiment."""
+    return parsed.folder == stored.facts.folder
+
+
+def _target(zoo: files.PathLike, experiment: str, member: index.Member) -> pathlib.Path:
+    assert member.parsed is not None
+    return layout.experiment_directory(zoo, experiment) / member.parsed.relative
 
 
 def _wanted(stored: index.Index, member: index.Member, target: pathlib.Path) -> Wanted:

@@ -189,7 +189,9 @@ class Index:
             raise ValueError(f"state is {values['state']!r}")
         layout.check_experiment_name(values["experiment"])
         for name in ("header_formats", "faults"):
-            values[name] = tuple(str(text) for text in values[name])
+            values[name] = tuple(names.printable(str(text)) for text in values[name])
+        for name in ("name", "checked"):
+            values[name] = names.printable(values[name])
         return Facts(**values)
 
     def runs(self) -> list[tuple[float, int]]:
@@ -261,6 +263,9 @@ class Index:
         if values["end_offset"] > self.facts.size:
             raise ValueError(f"member {name!r} ends at {values['end_offset']} of {self.facts.size}")
         parsed = None if values["state"] == "refused" else names.classify(name)
+        # They are printed: an index from elsewhere must not speak to the terminal.
+        values["name"] = name if parsed is not None else names.printable(name)
+        values["reason"] = names.printable(values["reason"])
         member = Member(**values, parsed=parsed)
         stored_run = None if run_id is None else (_ratio(ratio), _check_integer(run_id, "run_id"))
         if parsed is not None and member.run != stored_run:

@@ -77,14 +77,37 @@ def disk_needed(size: int) -> int:
     return int(size * _DISK_SHARE) + _DISK_LEAST
 
 
-def existing(places: Places) -> index.Facts | None:
-    """What an earlier pass found, if all that is wanted is there; None otherwise."""
+def existing(places: Places, expected: scan.Expected = scan.Expected()) -> index.Facts | None:  # noqa: B008
+    """What an earlier pass found, if all that is wanted is there; None otherwise.
+
+    Raises:
+        MismatchError: it was a pass over another archive than the one expected.
+    """
     if not places.index.exists():
         return None
     with index.Index(places.index) as stored:
         facts = stored.facts
+    check_expected(facts, places.index, expected.md5)
     table_is_missing = places.run_table is not None and facts.num_runs > 0 and not places.run_table.exists()
     return None if table_is_missing else facts
+
+
+def check_expected(facts: index.Facts, path: pathlib.Path, md5: str | None) -> None:
+    """Refuses the index of another archive than the one that is known.
+
+    Args:
+        facts: of the index.
+        path: of the index.
+        md5: hexadecimal digest of the archive that is meant; None where it is not known.
+
+    Raises:
+        MismatchError: the digests differ, and not because the archive that was indexed is a damaged copy.
+    """
+    if facts.md5 is not None and md5 is not None and facts.state == "sound" and facts.md5 != md5:
+        raise errors.MismatchError(
+            f"{path}: index of an archive with MD5 {facts.md5}, the one that is known has {md5}; delete the index to "
+            "make it anew, or name the archive with --archive alone"
+        )
 
 
 def remove_leftovers(places: Places) -> None:
@@ -123,7 +146,7 @@ def make(
     """
     # Opened first, so that nothing is created for an archive that is not there.
     with source.open_source(url, options) as archive, lock.held(places.lock):
-        facts = existing(places)
+        facts = existing(places, expected)
         if facts is not None:
             _check_same(facts, archive, places)
             remove_leftovers(places)
@@ -142,7 +165,7 @@ def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:
     facts = passing.run()
     if places.run_table is not None and facts.num_runs:
         run_rows.write_table(log, places.run_table, facts.experiment)
-    recipe = passing.kept_files.get("recipe")
+    recipe = passing.recipe
     # A recipe has no checksum of its own.
     trusted = facts.state == "sound" and recipe is not None
     if places.recipe is not None and trusted and not places.recipe.exists():

@@ -9,6 +9,8 @@ from zoo.archive import contents, gzip_stream, index, journal, names, seek_plan,
 
 # Parts that can be fetched, so that a point leads to them.
 _FETCHED = ("aux_arrays", "checkpoint_index", "checkpoint_data", "recipe", "run_table")
+# Files of experiments as a whole whose second one is noticed; an archive has one or two.
+_MOST_PATHS = 1000
 
 
 @dataclasses.dataclass
@@ -31,7 +33,7 @@ class MemberLog:
         log: where members and rows go.
         plan: the points.
         experiment: the name that the experiment shall have; None for that of its folder in the archive.
-        keep: called with part and content of each sound file of the experiment as a whole.
+        keep: called with name and content of each sound file of an experiment as a whole.
         state: what `state` returned, to go on.
         blobs: likewise.
     """
@@ -41,7 +43,7 @@ class MemberLog:
         log: journal.Journal,
         plan: seek_plan.SeekPlan,
         experiment: str | None,
-        keep: Callable[[str, bytes], None],
+        keep: Callable[[names.MemberName, bytes], None],
         state: dict[str, Any] | None = None,
         blobs: dict[str, bytes] | None = None,
     ) -> None:
@@ -49,7 +51,7 @@ class MemberLog:
         self._contents = contents.Contents(log.add_row, keep)
         self._folder: str | None = None
         # Files of the experiment as a whole that have been there.
-        self._parts: list[str] = []
+        self._paths: list[str] = []
         self._passing: _Passing | None = None
         # Members that are complete, and the boundary behind them is still to come.
         self._ended: list[tuple[index.Member, int]] = []
@@ -84,7 +86,7 @@ class MemberLog:
         point_id = 0
         if parsed is not None and parsed.part in _FETCHED:
             point_id = self._plan.point_before(member.header_position)
-        name = _shown(member.name) if parsed is None else member.name
+        name = names.printable(member.name) if parsed is None else member.name
         self._passing = _Passing(self.num_members, name, member.size, member.data_position, point_id, parsed, reason)
         self.num_members += 1
         if parsed is not None:
@@ -152,7 +154,7 @@ class MemberLog:
             "contents": inside,
             "passing": passing,
             "folder": self._folder,
-            "parts": self._parts,
+            "paths": self._paths,
             "num_members": self.num_members,
             "last_name": self.last_name,
             "header_formats": self.header_formats,
@@ -164,7 +166,7 @@ class MemberLog:
             self._passing = _Passing(**state["passing"])
             if self._passing.parsed is not None:
                 self._passing.parsed = names.classify(self._passing.name)
-        self._folder, self._parts = state["folder"], state["parts"]
+        self._folder, self._paths = state["folder"], state["paths"]
         self.num_members, self.last_name = state["num_members"], state["last_name"]
         self.header_formats = state["header_formats"]
 
@@ -183,10 +185,12 @@ class MemberLog:
             return None, f"member {member.name}: {what}; archives of zoos hold plain files and folders only"
         if parsed.part == "other":
             return parsed, ""
-        folder = "/".join(part for part in (parsed.prefix, parsed.experiment) if part)
-        if self._folder is None:
-            self._folder = folder
-        elif folder != self._folder:
+        # A file that is called as a recipe is may belong to anything: only runs tell which folder is meant.
+        if self._folder is None and parsed.run_id is not None:
+            self._folder = parsed.folder
+        elif self._folder is not None and parsed.folder != self._folder:
+            if parsed.run_id is None:
+                return dataclasses.replace(parsed, part="other"), ""
             return None, (
                 f"member {member.name}: belongs to another experiment than {self._folder or 'the first member'}; "
                 "an archive holds one experiment"
@@ -198,8 +202,9 @@ class MemberLog:
     def _is_there(self, parsed: names.MemberName) -> bool:
         """Whether a member that would be the same file has been admitted before."""
         if parsed.subset_ratio is None or parsed.run_id is None:
-            known = parsed.part in self._parts
-            self._parts = [*self._parts, parsed.part] if not known else self._parts
+            path = f"{parsed.folder}/{parsed.relative}"
+            known = path in self._paths
+            self._paths = self._paths if known or len(self._paths) > _MOST_PATHS else [*self._paths, path]
             return known
         if any(member.parsed is not None and member.parsed.relative == parsed.relative for member, _ in self._ended):
             return True
@@ -222,8 +227,3 @@ def _as_member(passing: _Passing, crc32: int, state: index.State, reason: str) -
         passing.parsed if state != "refused" else None,
     )  # fmt: skip
     return member, passing.position + passing.size
-
-
-def _shown(name: str) -> str:
-    """The name of a refused member, as a terminal can show it."""
-    return name if name.isprintable() else ascii(name)[1:-1]

@@ -48,6 +48,11 @@ class MemberName:
     relative: str
     prefix: str
 
+    @property
+    def folder(self) -> str:
+        """Path of the experiment's folder in the archive; "" where the path begins below it."""
+        return "/".join(part for part in (self.prefix, self.experiment) if part)
+
 
 def classify(path: str) -> MemberName:
     """Recognises the path of an archive's member.
@@ -63,6 +68,11 @@ def classify(path: str) -> MemberName:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     found = _run_file(parts) or _experiment_file(parts)
     return found or MemberName("", "other", None, None, None, "/".join(parts), "")
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere as a terminal can show it: with control characters escaped."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _check(path: str) -> None:

@@ -22,6 +22,7 @@ from zoo.archive import (
     inflate,
     journal,
     member_log,
+    names,
     pump,
     resync,
     run_rows,
@@ -135,8 +136,8 @@ class Scan:
         self._num_output = saved.get("num_output", 0)
         self._recent: list[pump.Chunk] = []
 
-    def _keep(self, part: str, content: bytes) -> None:
-        self._kept[part] = content.decode("utf-8", "replace")
+    def _keep(self, name: names.MemberName, content: bytes) -> None:
+        self._kept[name.folder] = content.decode("utf-8", "replace")
 
     def run(self) -> index.Facts:
         """Makes the pass, or what is missing of it.
@@ -154,9 +155,9 @@ class Scan:
         return self._facts()
 
     @property
-    def kept_files(self) -> dict[str, str]:
-        """Text of the files of the experiment as a whole, by part."""
-        return self._kept
+    def recipe(self) -> str | None:
+        """Text of the experiment's recipe; None where the archive has none."""
+        return self._kept.get(self._members.folder)
 
     def _pass(self) -> None:
         """Goes on up to the end, or up to damage and over it."""
@@ -177,7 +178,7 @@ class Scan:
         if damage is None:
             self._end()
         else:
-            self._skip(damage)
+            self._skip(damage, inflater.gzip_members)
 
     def _take(self, item: pump.Inflated, flow: pump.Pump) -> None:
         batch = item.batch
@@ -249,12 +250,12 @@ class Scan:
         self._log.commit(progress, blobs)
         self._saved_offset = 0 if self._place is None else self._place.boundary.offset
 
-    def _skip(self, damage: inflate.InflateError) -> None:
+    def _skip(self, damage: inflate.InflateError, gzip_members: int) -> None:
         """Finds the next place from which the archive can be inflated."""
         self._check_transfer(damage)
         passing = self._members.passing_name
         after = passing or self._members.last_name
-        if not self._members.num_members:
+        if not self._members.num_members and self._place is None and not gzip_members:
             raise damage
         self._members.interrupt(damage.offset, f"the archive is damaged near its byte {damage.offset}: {damage}")
         found = resync.resync(self._archive.read, damage.offset, self._archive.state.size, damage.position)
@@ -298,6 +299,8 @@ class Scan:
                 self._tar.finish()
             except errors.DamagedFileError as error:
                 self._fault(f"{error}")
+        if self._faults and not self._members.num_members:
+            raise errors.DamagedFileError(f"{self._faults[0]}; not one member of the archive can be read")
         self._members.interrupt(self._archive.state.size, "the archive ends within this member")
         self._plan.settle(self._num_output)
         self._plan.finish()

@@ -81,28 +81,28 @@ def test_runs_and_parts_that_are_asked_for(made, tmp_path):
 
 
 def test_what_is_there_is_not_fetched_again(made, tmp_path):
-    zoo, sizes = tmp_path / "zoo", []
+    zoo = tmp_path / "zoo"
     passes.fetched(made[0], made[1].parents[1])
     contents_there = passes.run_files_below(made[1].parents[1])
     for name, data in contents_there.items():
         (zoo / name).parent.mkdir(parents=True, exist_ok=True)
         (zoo / name).write_bytes(data)
     layout.recipe_path(zoo, "e").write_text("{}")  # one's own is left alone
-    todo = planned(made[1], zoo, check_existing=sizes.append)
+    todo = planned(made[1], zoo)
     assert (todo.groups, todo.num_there, todo.problems) == ((), 9, ())
     assert (todo.num_compressed, todo.num_bytes, todo.ranges) == (0, 0, [])
-    assert sum(sizes) == sum(map(len, contents_there.values()))
     changed_file, short, folder, missing = (zoo / name for name in list(contents_there)[:4])
     archives.flip(changed_file, 50)
     archives.truncate(short, -1)
     missing.unlink()
     folder.unlink()
     folder.mkdir()
-    todo = planned(made[1], zoo)
+    assert {problem.run for problem in planned(made[1], zoo).problems} == {(0.3, 0)}
+    todo = planned(made[1], zoo, overwrite=True)
     assert set(targets(todo, zoo)) == {str(path.relative_to(zoo)) for path in (changed_file, short, missing, folder)}
     layout.experiment_directory(zoo, "e").joinpath("0.5").rename(zoo / "aside")
     layout.experiment_directory(zoo, "e").joinpath("0.5").write_text("a file in the way")
-    assert planned(made[1], zoo).num_files == 4 + 3
+    assert planned(made[1], zoo, overwrite=True).num_files == 4 + 3
 
 
 def test_a_folder_of_the_size_of_the_file_is_not_the_file(made, tmp_path):

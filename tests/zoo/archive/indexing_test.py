@@ -1,6 +1,8 @@
 """One pass over archives as different programs write them: index, run table, and the runs fetched by it."""
 
 import hashlib
+import json
+import shutil
 import tarfile
 import zlib
 
@@ -33,9 +35,9 @@ def streamed(archive, folder, **expected):
     return indexing.make(str(archive), places, scan.Expected(**({"experiment": "synthetic"} | expected))), places
 
 
-def fetch_all(archive, folder, parts=extract_plan.PARTS):
+def fetch_all(archive, folder, **options):
     with index.Index(layout.archive_index_path(folder, "synthetic")) as stored:
-        todo = extract_plan.plan(stored, folder, "synthetic", stored.runs(), parts)
+        todo = extract_plan.plan(stored, folder, "synthetic", stored.runs(), **options)
         with source.open_source(str(archive)) as opened:
             extract_plan.check_same(stored, opened.state)
             return extract.fetch(opened, todo)
@@ -238,3 +240,41 @@ def test_one_process_at_a_time_and_only_where_there_is_room(tmp_path, zoo, monke
     with pytest.raises(errors.DiskSpaceError, match="the index of an archive, with its journal and run table, need"):
         streamed(archive, tmp_path / "new")
     assert [path.name for path in places.index.parent.iterdir()] == [places.lock.name]
+
+
+def test_an_index_of_another_archive_than_the_known_one_is_refused(tmp_path, zoo):
+    archive = archives.write_archive(zoo, "synthetic", tmp_path / "a.tar.gz")
+    _, places = streamed(archive, tmp_path / "new")
+    with pytest.raises(errors.MismatchError, match=r"index of an archive with MD5 .*, the one that is known has 0000"):
+        indexing.existing(places, scan.Expected("0" * 32))
+
+
+def test_a_recipe_that_lies_elsewhere_belongs_to_nothing(tmp_path, zoo):
+    folder = tmp_path / "zoo"
+    shutil.copytree(zoo, folder)
+    (folder / "synthetic" / "another").mkdir()
+    (folder / "synthetic" / "another" / "recipe.json").write_text('{"of": "something else"}')
+    archive = archives.write_archive(folder, "synthetic", tmp_path / "a.tar.gz")
+    result, places = streamed(archive, tmp_path / "new")
+    assert result.facts.folder == "synthetic"
+    assert json.loads(places.recipe.read_text()) == RECIPE
+    places.recipe.unlink()
+    fetch_all(archive, tmp_path / "new")
+    assert json.loads(places.recipe.read_text()) == RECIPE
+
+
+def test_what_is_there_with_other_bytes_is_left_alone(tmp_path, zoo):
+    archive = archives.write_archive(zoo, "synthetic", tmp_path / "a.tar.gz")
+    streamed(archive, tmp_path / "new")
+    mine = layout.Run(tmp_path / "new", "synthetic", 0.3, 0).aux_arrays_path
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    result = fetch_all(archive, tmp_path / "new")
+    assert [problem.reason for problem in result.problems] == [
+        f"{mine}: is there with other bytes; --overwrite replaces it"
+    ]
+    assert mine.read_bytes() == b"mine"
+    assert not layout.Run(tmp_path / "new", "synthetic", 0.3, 0).checkpoints_directory.exists()
+    assert layout.Run(tmp_path / "new", "synthetic", 0.3, 5).aux_arrays_path.exists()
+    assert fetch_all(archive, tmp_path / "new", overwrite=True).problems == ()
+    assert_same_files(tmp_path / "new", zoo)
