@@ -28,6 +28,8 @@ LARGEST = {
 }
 MAX_WAITING = 1 << 28
 
+# Large contents are not copied once more only to be constant.
+Content = bytes | bytearray
 _Key = tuple[float, int, int]
 
 
@@ -46,7 +48,7 @@ class _Half:
 
     member_id: int
     part: str
-    content: bytes
+    content: Content
 
 
 class Contents:
@@ -97,7 +99,7 @@ class Contents:
         Returns:
             The CRC32 of its bytes, and what is known of it so far; more may follow from `take_verdicts`.
         """
-        name, content = self._name, None if self._content is None else bytes(self._content)
+        name, content = self._name, self._content
         assert name is not None
         self._name, self._content = None, None
         state, reason = self._judge(name, content)
@@ -112,7 +114,7 @@ class Contents:
         verdicts, self._verdicts = self._verdicts, []
         return verdicts
 
-    def _judge(self, name: names.MemberName, content: bytes | None) -> tuple[index.State, str]:
+    def _judge(self, name: names.MemberName, content: bytearray | None) -> tuple[index.State, str]:
         if content is None:
             if name.part in ("aux_arrays", "recipe"):
                 return "refused", f"{name.relative}: larger than {files.size_text(LARGEST[name.part])}"
@@ -120,7 +122,7 @@ class Contents:
         row = None
         try:
             if name.part == "aux_arrays":
-                row = self._row(name, content)
+                row = self._row(name, bytes(content))
             elif name.part == "recipe":
                 _check_json_object(name.relative, content)
         except errors.DamagedFileError as error:
@@ -130,7 +132,7 @@ class Contents:
             self._add_row(row)
             return "sound", ""
         if name.part == "recipe":
-            self._keep(name, content)
+            self._keep(name, bytes(content))
         if name.part in ("checkpoint_index", "checkpoint_data"):
             return self._judge_checkpoint(name, content)
         return "unchecked", ""
@@ -141,7 +143,7 @@ class Contents:
         run = layout.Run(pathlib.Path(), self._experiment, name.subset_ratio, name.run_id)
         return run_scan.row_from_record(run, content, max_bytes=LARGEST["aux_arrays"])
 
-    def _judge_checkpoint(self, name: names.MemberName, content: bytes) -> tuple[index.State, str]:
+    def _judge_checkpoint(self, name: names.MemberName, content: bytearray) -> tuple[index.State, str]:
         """Holds data against index if both are there; the earlier of the two is judged through `take_verdicts`."""
         assert name.subset_ratio is not None
         assert name.run_id is not None
@@ -168,11 +170,11 @@ class Contents:
     def _give_up(self, key: _Key) -> None:
         self._num_waiting -= len(self._waiting.pop(key).content)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+    def state(self) -> tuple[dict[str, Any], dict[str, Content]]:
         """What `restore` continues from: values that go through JSON, and bytes by name."""
-        blobs = {f"waiting {half.member_id}": half.content for half in self._waiting.values()}
+        blobs: dict[str, Content] = {f"waiting {half.member_id}": half.content for half in self._waiting.values()}
         if self._content is not None:
-            blobs["passing"] = bytes(self._content)
+            blobs["passing"] = self._content
         waiting = [[*key, half.member_id, half.part] for key, half in self._waiting.items()]
         name = None if self._name is None else dataclasses.asdict(self._name)
         current = {"member_id": self._member_id, "name": name, "crc32": self._crc32, "experiment": self._experiment}
@@ -190,21 +192,21 @@ class Contents:
             self._wait((ratio, run_id, epoch), _Half(member_id, part, blobs[f"waiting {member_id}"]))
 
 
-def _judge_pair(index_content: bytes, data: bytes, where: str) -> dict[str, tuple[index.State, str]]:
+def _judge_pair(index_content: Content, data: Content, where: str) -> dict[str, tuple[index.State, str]]:
     """What the two files of a checkpoint are worth, by part."""
     where = where.removesuffix(layout.CHECKPOINT_INDEX_SUFFIX).removesuffix(layout.CHECKPOINT_DATA_SUFFIX)
     try:
-        bundle = checkpoint_bundle.read_index(index_content, where)
+        bundle = checkpoint_bundle.read_index(bytes(index_content), where)
     except errors.DamagedFileError as error:
         return {"checkpoint_index": ("damaged", str(error)), "checkpoint_data": ("unchecked", "")}
     try:
-        checkpoint_bundle.verify(bundle, data, where)
+        checkpoint_bundle.verify(bundle, memoryview(data), where)
     except errors.DamagedFileError as error:
         return {"checkpoint_index": ("sound", ""), "checkpoint_data": ("damaged", str(error))}
     return {"checkpoint_index": ("sound", ""), "checkpoint_data": ("sound", "")}
 
 
-def _check_json_object(where: str, content: bytes) -> None:
+def _check_json_object(where: str, content: bytearray) -> None:
     """Refuses a recipe that none can read.
 
     Raises:

@@ -78,7 +78,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def commit(self, progress: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
+    def commit(self, progress: Mapping[str, Any], blobs: Mapping[str, bytes | bytearray]) -> None:
         """Makes everything so far durable, together with where the pass stands.
 
         Args:

@@ -146,7 +146,7 @@ class MemberLog:
         """Name of the member whose bytes are passing."""
         return None if self._passing is None else self._passing.name
 
-    def state(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+    def state(self) -> tuple[dict[str, Any], dict[str, contents.Content]]:
         """What the log continues from: values that go through JSON, and bytes by name."""
         inside, blobs = self._contents.state()
         passing = None if self._passing is None else dataclasses.asdict(self._passing)
