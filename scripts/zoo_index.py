@@ -18,10 +18,10 @@ import pathlib
 
 from absl import flags
 
-from scripts import archive_flags, archive_report, choices, cli, transfer_bar
-from zoo import errors, files, layout
+from scripts import archive_flags, archive_pass, choices, cli
+from zoo import errors, layout
 from zoo.archive import indexing, scan
-from zoo.remote import addresses, source
+from zoo.remote import addresses
 
 _SHARED_FLAGS = ("experiment", *archive_flags.READING)
 
@@ -36,17 +36,10 @@ def run(argv: Sequence[str]) -> int:
     archive = archive_flags.archive()
     places = indexing.Places(_target(archive))
     expected = scan.Expected(archive.md5, archive.experiment)
-    facts = indexing.existing(places, expected)
-    if archive_flags.DRY_RUN.value:
-        return _say_plan(archive, places, done=facts is not None)
+    facts = archive_pass.run(archive, places, expected)
     if facts is None:
-        archive_flags.refuse_offline(archive)
-        with transfer_bar.shown(archive.name) as progress:
-            facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
-    else:
-        indexing.remove_leftovers(places)
-        print("complete already, nothing to do")
-    return archive_report.say(facts, places.index)
+        return 0
+    return archive_pass.say(facts, places.index)
 
 
 def _target(archive: archive_flags.Archive) -> pathlib.Path:
@@ -59,19 +52,6 @@ def _target(archive: archive_flags.Archive) -> pathlib.Path:
     if local is not None:
         return indexing.places_beside(local).index
     return pathlib.Path(f"{archive.name}{layout.ARCHIVE_INDEX_SUFFIX}")
-
-
-def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:
-    if done:
-        print(f"{places.index}: complete already, nothing would be read")
-        return 0
-    archive_flags.refuse_offline(archive)
-    with source.open_source(archive.url, archive_flags.options()) as opened:
-        size = opened.state.size
-    free = files.free_bytes(places.index.parent)
-    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
-    print(f"disk: at most {files.size_text(indexing.disk_needed(size))}, {files.size_text(free)} are free")
-    return 0
 
 
 def main() -> None:

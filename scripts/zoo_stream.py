@@ -18,10 +18,8 @@ Damaged members are named; the runs that are sound are kept all the same, and th
 
 from collections.abc import Sequence
 
-from scripts import archive_flags, archive_report, choices, cli, transfer_bar
-from zoo import files
+from scripts import archive_flags, archive_pass, choices, cli
 from zoo.archive import indexing, scan
-from zoo.remote import source
 
 _SHARED_FLAGS = ("experiment", "dest", *archive_flags.READING)
 
@@ -33,38 +31,15 @@ def run(argv: Sequence[str]) -> int:
     archive = archive_flags.archive()
     places = indexing.places_in_zoo(zoo, archive.folder)
     expected = scan.Expected(archive.md5, archive.folder)
-    facts = indexing.existing(places, expected)
-    if archive_flags.DRY_RUN.value:
-        return _say_plan(archive, places, done=facts is not None)
+    facts = archive_pass.run(archive, places, expected)
     if facts is None:
-        archive_flags.refuse_offline(archive)
-        with transfer_bar.shown(archive.name) as progress:
-            facts = indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
-    else:
-        indexing.remove_leftovers(places)
-        print("complete already, nothing to do")
-    status = archive_report.say(facts, places.index, places.run_table)
+        return 0
+    status = archive_pass.say(facts, places.index, places.run_table)
     if not facts.num_runs:
         print("no run: the archive holds no sound <subset_ratio>/<run_id>/aux_arrays.npz, so there is no run table")
         return status or 1
     print(f"{facts.num_runs} runs: {places.run_table}")
     return status
-
-
-def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> int:
-    if done:
-        print(f"{places.index}: complete already, nothing would be read")
-        return 0
-    archive_flags.refuse_offline(archive)
-    with source.open_source(archive.url, archive_flags.options()) as opened:
-        size = opened.state.size
-    needed, free = indexing.disk_needed(size), files.free_bytes(places.index.parent)
-    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
-    if places.journal.exists():
-        print(f"an earlier pass is continued: {places.journal}")
-    print(f"kept: {places.run_table}, {places.index}")
-    print(f"disk: at most {files.size_text(needed)}, {files.size_text(free)} are free")
-    return 0
 
 
 def main() -> None:

@@ -1,0 +1,75 @@
+"""What the programs have in common that pass through a whole archive: the plan, the pass, and what is said of it."""
+
+import pathlib
+
+from scripts import archive_flags, cli, transfer_bar
+from zoo import files
+from zoo.archive import index, indexing, scan
+from zoo.remote import source
+
+_MOST_MEMBERS = 20
+
+
+def run(archive: archive_flags.Archive, places: indexing.Places, expected: scan.Expected) -> index.Facts | None:
+    """What there is to say of an archive, after a pass over it if none was made before.
+
+    Returns:
+        The facts; None if --dry_run was given, and the plan printed.
+    """
+    facts = indexing.existing(places, expected)
+    if archive_flags.DRY_RUN.value:
+        _say_plan(archive, places, done=facts is not None)
+        return None
+    if facts is not None:
+        indexing.remove_leftovers(places)
+        print("complete already, nothing to do")
+        return facts
+    archive_flags.refuse_offline(archive)
+    with transfer_bar.shown(archive.name) as progress:
+        return indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
+
+
+def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> None:
+    if done:
+        print(f"{places.index}: complete already, nothing would be read")
+        return
+    archive_flags.refuse_offline(archive)
+    with source.open_source(archive.url, archive_flags.options()) as opened:
+        size = opened.state.size
+    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
+    if places.journal.exists():
+        print(f"an earlier pass is continued: {places.journal}")
+    print(f"kept: {', '.join(str(path) for path in (places.run_table, places.index) if path is not None)}")
+    needed, free = indexing.disk_needed(size), files.free_bytes(places.index.parent)
+    print(f"disk: at most {files.size_text(needed)}, {files.size_text(free)} are free")
+
+
+def say(facts: index.Facts, index_path: pathlib.Path, run_table: pathlib.Path | None = None) -> int:
+    """Prints what there is to say of an archive.
+
+    Args:
+        facts: what the pass over it found.
+        index_path: the index that it made.
+        run_table: the run table that it made besides, if any.
+
+    Returns:
+        The exit status, 3 if the archive is damaged.
+    """
+    md5 = f"MD5 {facts.md5}" if facts.md5 is not None else f"CRC32C {facts.crc32c:08x}"
+    print(f"{facts.name}: {files.size_text(facts.size)}, {md5}")
+    print(facts.checked)
+    print(f"index: {index_path} ({files.size_text(index_path.stat().st_size)})")
+    if facts.state == "sound":
+        return 0
+    for fault in facts.faults:
+        print(f"damaged: {fault}")
+    with index.Index(index_path) as stored:
+        faulty = list(stored.faulty_members())
+    for member in faulty[:_MOST_MEMBERS]:
+        reason = member.reason.removeprefix("member ").removeprefix(f"{member.name}: ")
+        print(f"  {member.state}: {member.name}: {reason}")
+    if len(faulty) > _MOST_MEMBERS:
+        print(f"  and {len(faulty) - _MOST_MEMBERS} more: zoo_verify --archive names them all")
+    made = [str(path) for path in (index_path, run_table) if path is not None and path.exists()]
+    print(f"What is sound can be used. To read the archive again, delete {' and '.join(made)}")
+    return cli.DAMAGED_STATUS
