@@ -17,12 +17,12 @@ ARCHIVE = flags.DEFINE_string(
 )
 REGISTRY = flags.DEFINE_string(
     "registry",
-    os.environ.get("HELDOUT_REGISTRY"),
+    os.environ.get("HELDOUT_REGISTRY") or None,
     "File or address of a registry of further experiments, such as the manifest that zoo_pack writes. Without it "
     "$HELDOUT_REGISTRY.",
 )
 DEST = flags.DEFINE_string(
-    "dest", os.environ.get("HELDOUT_ZOO"), "Folder of the zoo that the results go to. Without it $HELDOUT_ZOO."
+    "dest", os.environ.get("HELDOUT_ZOO") or None, "Folder of the zoo that the results go to. Without it $HELDOUT_ZOO."
 )
 PARALLEL = flags.DEFINE_integer("parallel", 4, "Ranges that are read from a server at the same time.", 1, 64)
 TIMEOUT = flags.DEFINE_float("timeout_s", 60.0, "Seconds without a byte after which a connection counts as stalled.")
@@ -49,14 +49,14 @@ class Archive:
         name: of its file.
         experiment: name for its experiment; None if neither flag nor registry tells.
         md5: digest that it must have, None where it is not known.
-        approximate_size: for people; None where it is not known.
+        size: bytes that it must have, None where it is not known.
     """
 
     url: str
     name: str
     experiment: str | None
     md5: str | None
-    approximate_size: int | None
+    size: int | None
 
     @property
     def folder(self) -> str:
@@ -66,6 +66,11 @@ class Archive:
         stem = next((self.name.removesuffix(end) for end in _SUFFIXES if self.name.endswith(end)), self.name)
         layout.check_experiment_name(stem)
         return stem
+
+    @property
+    def where(self) -> str:
+        """Its address as messages show it."""
+        return addresses.display(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -92,13 +97,16 @@ def archive() -> Archive:
         InvalidValueError: no such experiment is known.
     """
     url, experiment = choices.path(ARCHIVE.value), common_flags.EXPERIMENT.value
-    if url is None and experiment is None:
+    if not url and experiment is None:
         known = ", ".join(sorted(registry.PUBLISHED))
         raise errors.UsageError(f"give --experiment (one of {known}, or of --registry) or --archive; see --help")
     if experiment is None:
         assert url is not None
         return Archive(url, source.name(url), None, None, None)
     layout.check_experiment_name(experiment)
+    if OFFLINE.value and url is None and REGISTRY.value and addresses.local_path(REGISTRY.value) is None:
+        # What is here may be enough; the registry would have to be asked of a server.
+        return Archive(REGISTRY.value, f"{experiment}.tar.gz", experiment, None, None)
     try:
         known_as = registry.find(experiment, choices.path(REGISTRY.value), options())
     except errors.InvalidValueError:
@@ -106,7 +114,7 @@ def archive() -> Archive:
             raise
         return Archive(url, source.name(url), experiment, None, None)
     url = url or known_as.url
-    return Archive(url, source.name(url), experiment, known_as.md5, known_as.approximate_size)
+    return Archive(url, source.name(url), experiment, known_as.md5, known_as.size)
 
 
 def refuse_offline(found: Archive) -> None:
@@ -117,6 +125,6 @@ def refuse_offline(found: Archive) -> None:
     """
     if OFFLINE.value and not found.is_local:
         raise errors.InvalidValueError(
-            f"--offline: {found.url} lies on a server and what is wanted of it is not here; leave the flag out, or "
+            f"--offline: {found.where} lies on a server and what is wanted of it is not here; leave the flag out, or "
             "give a copy on this machine with --archive"
         )

@@ -21,6 +21,9 @@ def run(archive: archive_flags.Archive, places: indexing.Places, expected: scan.
         _say_plan(archive, places, done=facts is not None)
         return None
     if facts is not None:
+        if archive.is_local:
+            with source.open_source(archive.url, archive_flags.options()) as opened:
+                indexing.check_same(facts, opened, places)
         indexing.remove_leftovers(places)
         print("complete already, nothing to do")
         return facts
@@ -36,7 +39,7 @@ def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: 
     archive_flags.refuse_offline(archive)
     with source.open_source(archive.url, archive_flags.options()) as opened:
         size = opened.state.size
-    print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be read once")
+    print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be read once")
     if places.journal.exists():
         print(f"an earlier pass is continued: {places.journal}")
     print(f"kept: {', '.join(str(path) for path in (places.run_table, places.index) if path is not None)}")

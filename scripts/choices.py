@@ -12,7 +12,7 @@ from zoo import errors, layout
 _MOST_RUNS = 10**7
 
 
-def run_ids(text: str) -> tuple[int, ...]:
+def run_ids(text: str, flag: str = "run_ids") -> tuple[int, ...]:
     """Run ids of "0:400", "7" or "0:10,20,30:40"; a range leaves out its end, as in Python.
 
     Raises:
@@ -22,16 +22,16 @@ def run_ids(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         start, colon, stop = part.partition(":")
         if not _is_number(start) or (colon and not _is_number(stop)):
-            raise errors.InvalidValueError(f"--run_ids={text}: {part!r} is neither a number nor a range like 0:400")
+            raise errors.InvalidValueError(f"--{flag}={text}: {part!r} is neither a number nor a range like 0:400")
         wanted = range(int(start), int(stop)) if colon else range(int(start), int(start) + 1)
         if len(ids) + len(wanted) > _MOST_RUNS:
-            raise errors.InvalidValueError(f"--run_ids={text}: more than {_MOST_RUNS} runs; name fewer")
+            raise errors.InvalidValueError(f"--{flag}={text}: more than {_MOST_RUNS} runs; name fewer")
         ids.extend(wanted)
     twice = [run_id for run_id, count in collections.Counter(ids).items() if count > 1]
     if twice:
-        raise errors.InvalidValueError(f"--run_ids={text}: run {min(twice)} is named twice; name each run once")
+        raise errors.InvalidValueError(f"--{flag}={text}: run {min(twice)} is named twice; name each run once")
     if not ids:
-        raise errors.InvalidValueError(f"--run_ids={text}: the range is empty; a range leaves out its end, as in 0:400")
+        raise errors.InvalidValueError(f"--{flag}={text}: the range is empty; a range leaves out its end, as in 0:400")
     return tuple(ids)
 
 
@@ -108,8 +108,8 @@ def _runs_of_part(flag: str, text: str, known: set[tuple[float, int]]) -> set[tu
     if ids_text == "*":
         return {run for run in known if run[0] == ratio}
     if ":" in ids_text:
-        return known & {(ratio, run_id) for run_id in run_ids(ids_text)}
-    chosen = {(ratio, run_id) for run_id in run_ids(ids_text)}
+        return known & {(ratio, run_id) for run_id in run_ids(ids_text, flag)}
+    chosen = {(ratio, run_id) for run_id in run_ids(ids_text, flag)}
     return chosen if chosen <= known else set()
 
 

@@ -22,7 +22,6 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from scripts import common_flags
 from zoo import errors
 
 # Accepted by every program, so that one set of options serves a whole script of commands.
@@ -72,9 +71,10 @@ def _parse(known: Collection[str], argv: list[str]) -> list[str]:
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}: options are given as --name=value; see --help", status=2)
     # Modules that programs share define flags for all of them; one that this program does not read would do nothing.
-    for name in common_flags.NAMES:
-        if flags.FLAGS[name].present and name not in known and name not in _EVERYWHERE:
-            _fail(f"--{name} is not read by this program; see --help", status=2)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("scripts.") else ():
+            if flag.present and flag.name not in known and flag.name not in _EVERYWHERE:
+                _fail(f"--{flag.name} is not read by this program; see --help", status=2)
     return rest
 
 

@@ -28,7 +28,7 @@ def shown(what: str, unit: str = "B") -> Iterator[scan.Progress]:
         if bar is None:
             interval = 0.5 if sys.stderr.isatty() else 30
             bar = tqdm.tqdm(
-                desc=what, total=total, initial=done, unit=unit, unit_scale=True, delay=1, mininterval=interval,
+                desc=what, total=total, initial=done, unit=unit, unit_scale=True, mininterval=interval,
                 dynamic_ncols=True, leave=False,
             )  # fmt: skip
         bar.total = total

@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     with source.open_source(archive.url, archive_flags.options()) as opened:
         if archive_flags.DRY_RUN.value:
             size = opened.state.size
-            print(f"{archive.url}: {files.size_text(size)} ({size} bytes) would be written to {target}")
+            print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}")
             print(f"disk: {files.size_text(files.free_bytes(folder))} are free")
             return 0
         with transfer_bar.shown(archive.name) as progress:

@@ -9,11 +9,13 @@ before it counts, so evaluate_run and compute_scores work on what is there. What
 
     2 runs: 6 files, 13.1 MB (13.0 MB read) in runs/cifar10-inception
 
-and ends with status 0. Runs that are not in the archive, or damaged in it, are named, the others fetched; the status is
-then 3.
+and ends with status 0. Runs that are damaged in the archive, or there already with other bytes, are named, the others
+fetched; the status is then 3. Runs that the archive does not have are a mistake: nothing is fetched.
 """
 
 from collections.abc import Sequence
+import contextlib
+import tempfile
 
 from absl import flags
 
@@ -41,23 +43,30 @@ def run(argv: Sequence[str]) -> int:
     zoo = choices.required_path("dest", archive_flags.DEST.value)
     texts = choices.required_list("runs", _RUNS.value)
     archive = archive_flags.archive()
-    options = archive_flags.options()
-    stored = finding.index_path(
-        archive.url, zoo, archive.folder, choices.path(_INDEX.value), options, offline=archive_flags.OFFLINE.value
-    )
     parts = [part for name in _PARTS_FLAG.value for part in _PARTS[name]]
-    with index.Index(stored) as opened:
+    with contextlib.ExitStack() as stack:
+        dry_run = archive_flags.DRY_RUN.value
+        stored = finding.index_path(
+            archive.url,
+            zoo,
+            archive.folder,
+            choices.path(_INDEX.value),
+            archive_flags.options(),
+            offline=archive_flags.OFFLINE.value,
+            download_to=stack.enter_context(tempfile.TemporaryDirectory()) if dry_run else None,
+        )
+        opened = stack.enter_context(index.Index(stored))
         indexing.check_expected(opened.facts, stored, archive.md5)
         runs = choices.runs_of("runs", texts, opened.runs())
         directory = layout.experiment_directory(zoo, archive.folder)
-        if archive_flags.DRY_RUN.value:
+        if dry_run:
             return _say_plan(
                 extract_plan.plan(opened, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value),
                 archive,
                 directory,
             )
-        with lock.held(directory / ".fetch.lock"):
-            return _fetch(opened, archive, zoo, runs, parts)
+        stack.enter_context(lock.held(directory / ".fetch.lock"))
+        return _fetch(opened, archive, zoo, runs, parts)
 
 
 def _fetch(
@@ -91,11 +100,12 @@ def _fetch(
 
 def _say_plan(todo: extract_plan.Plan, archive: archive_flags.Archive, directory: object) -> int:
     print(
-        f"{archive.url}: {files.size_text(todo.num_compressed)} would be read in {len(todo.groups)} ranges, "
+        f"{archive.where}: {files.size_text(todo.num_compressed)} would be read in {len(todo.groups)} ranges, "
         f"{todo.num_files} files of {files.size_text(todo.num_bytes)} written to {directory}"
     )
     if todo.num_there:
         print(f"{todo.num_there} files are there already")
+    print(f"disk: {files.size_text(files.free_bytes(str(directory)))} are free")
     return _say_problems(todo.problems)
 
 

@@ -14,6 +14,7 @@ Published beside the archive under that name, zoo_fetch finds it by itself.
 """
 
 from collections.abc import Sequence
+import os
 import pathlib
 
 from absl import flags
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
     del argv
     archive = archive_flags.archive()
     places = indexing.Places(_target(archive))
-    expected = scan.Expected(archive.md5, archive.experiment)
+    expected = scan.Expected(archive.md5, archive.experiment, archive.size)
     facts = archive_pass.run(archive, places, expected)
     if facts is None:
         return 0
@@ -43,12 +44,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _target(archive: archive_flags.Archive) -> pathlib.Path:
-    output = choices.path(_OUTPUT.value)
+    output, local = choices.path(_OUTPUT.value), addresses.local_path(archive.url)
     if output is not None:
         if pathlib.Path(output).is_dir():
             raise errors.InvalidValueError(f"--output={output}: is a folder, expected the name of a file to be made")
+        if local is not None and pathlib.Path(output).exists() and os.path.samefile(output, local):
+            raise errors.InvalidValueError(f"--output={output}: is the archive itself; name a file to be made")
         return pathlib.Path(output)
-    local = addresses.local_path(archive.url)
     if local is not None:
         return indexing.places_beside(local).index
     return pathlib.Path(f"{archive.name}{layout.ARCHIVE_INDEX_SUFFIX}")

@@ -25,6 +25,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import tempfile
 from typing import Any
 
 from absl import flags
@@ -33,7 +34,7 @@ import tqdm
 from heldout import restore_check, workers
 from scripts import archive_flags, choices, cli, common_flags, transfer_bar
 from zoo import errors, files, layout, verify
-from zoo.archive import checking, index, indexing, scan
+from zoo.archive import checking, finding, index, scan
 from zoo.remote import addresses
 
 _SHARED_FLAGS = (
@@ -77,6 +78,8 @@ def run(argv: Sequence[str]) -> int:
     del argv
     if archive_flags.ARCHIVE.value:
         return _verify_archive()
+    if _INDEX.value is not None:
+        raise errors.UsageError("--index goes with --archive; --zoo finds its own")
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
     name = common_flags.EXPERIMENT.value
     names = [choices.experiment(zoo, name)] if name or not layout.experiments(zoo) else layout.experiments(zoo)
@@ -123,6 +126,7 @@ def _restore(runs: Sequence[layout.Run], outcome: _Outcome, progress: verify.Pro
             "not restored: neither a recipe.json nor the experiment's name tells the architecture; give --arch and "
             "--dataset, or --norestore"
         )
+        outcome.unchecked = True
         return
     num_tried, findings = restore_check.restore(
         runs,
@@ -147,6 +151,7 @@ def _predict(runs: Sequence[layout.Run], outcome: _Outcome, progress: verify.Pro
         progress=lambda done, total: progress("predictions", done, total),
     )
     names = ", ".join(f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in sample) or "none"
+    outcome.unchecked = outcome.unchecked or not sample
     outcome.notes.append(f"evaluated again: {num_predictions} predictions of {len(sample)} runs ({names})")
     outcome.findings += findings
 
@@ -197,11 +202,14 @@ def _as_json(outcome: _Outcome) -> dict[str, Any]:
 
 def _verify_archive() -> int:
     """One pass over the archive, every member held against the index. Status 3 if anything is damaged."""
+    for name in ("zoo", "arch", "dataset", "predictions", "restore"):
+        if flags.FLAGS[name].present:
+            raise errors.UsageError(f"--{name} goes with --zoo: what is in an archive is verified by its checksums")
     archive = archive_flags.archive()
     local = addresses.local_path(archive.url)
     folder = pathlib.Path(local).parent if local is not None else pathlib.Path()
     with contextlib.ExitStack() as stack:
-        path = _index_of(local)
+        path = _index_of(archive, stack.enter_context(tempfile.TemporaryDirectory()))
         stored = None if path is None else stack.enter_context(index.Index(path))
         progress = stack.enter_context(transfer_bar.shown(archive.name))
         expected = scan.Expected(archive.md5, archive.experiment)
@@ -215,25 +223,33 @@ def _verify_archive() -> int:
     return cli.DAMAGED_STATUS if check.findings else 0
 
 
-def _index_of(local: str | None) -> pathlib.Path | None:
-    """The index that is named, or that lies beside an archive on this machine; None where there is none."""
-    if _INDEX.value is not None:
-        return pathlib.Path(choices.required_path("index", _INDEX.value))
-    beside = None if local is None else indexing.places_beside(local).index
-    return beside if beside is not None and beside.exists() else None
+def _index_of(archive: archive_flags.Archive, folder: str) -> pathlib.Path | None:
+    """The index that is named, or that lies or is published beside the archive; None where there is none."""
+    named = choices.path(_INDEX.value)
+    try:
+        # No zoo is meant: only what is named, or beside the archive, counts.
+        return finding.index_path(archive.url, folder, "none", named, archive_flags.options(), download_to=folder)
+    except errors.MissingFileError:
+        if named is not None:
+            raise
+        return None
 
 
 def _archive_as_text(check: checking.Check, path: pathlib.Path | None) -> str:
     facts = check.facts
     digest = f"MD5 {facts.md5}" if facts.md5 is not None else f"CRC32C {facts.crc32c:08x}"
     against = "no index to compare with" if path is None else f"compared with {path}"
+    num_faulty = sum(found.name is not None for found in check.findings)
+    num_without = check.num_members - check.num_proved - num_faulty
+    without = f", {num_without} without any" if num_without > 0 else ""
     lines = [
         f"{facts.name}: {files.size_text(facts.size)}, {digest}",
         f"  {facts.checked}",
-        f"  {check.num_members} files, {check.num_proved} proved right by their checksums, {against}",
+        f"  {check.num_members} files, {check.num_proved} proved right by their checksums{without}, {against}",
+        "  not restored: fetch runs with zoo_fetch and verify them with --zoo",
     ]
-    for finding in check.findings[: _MAX_PROBLEMS.value]:
-        lines.append(f"  {finding.reason}" if finding.name is None else f"  {finding.name}: {finding.reason}")
+    for found in check.findings[: _MAX_PROBLEMS.value]:
+        lines.append(f"  {found.reason}" if found.name is None else f"  {found.name}: {found.reason}")
     if len(check.findings) > _MAX_PROBLEMS.value:
         num = len(check.findings)
         lines.append(f"  and {num - _MAX_PROBLEMS.value} more: --max_problems={num} names them all")

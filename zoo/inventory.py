@@ -211,7 +211,14 @@ def _by_ratio(
 
 
 def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
-    known = {layout.RECIPE_NAME, layout.RUN_TABLE_NAME, layout.ARCHIVE_INDEX_NAME, "scores", "report"}
+    known = {
+        layout.RECIPE_NAME,
+        layout.RUN_TABLE_NAME,
+        layout.ARCHIVE_INDEX_NAME,
+        layout.PUBLISHED_INDEX_NAME,
+        "scores",
+        "report",
+    }
     known |= {f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in runs}
     found = []
     for path in directory.iterdir():

@@ -27,6 +27,7 @@ RECIPE_NAME = "recipe.json"
 RUN_TABLE_NAME = "run_table.npz"
 ARCHIVE_INDEX_SUFFIX = ".index.sqlite"
 ARCHIVE_INDEX_NAME = f"archive{ARCHIVE_INDEX_SUFFIX}"
+PUBLISHED_INDEX_NAME = f"published{ARCHIVE_INDEX_SUFFIX}"
 CHECKPOINT_INDEX_SUFFIX = ".index"
 CHECKPOINT_DATA_SUFFIX = ".data-00000-of-00001"
 _CHECKPOINT_FILE = re.compile(
@@ -148,6 +149,11 @@ def run_table_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 def archive_index_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     """The index of the archive that the experiment comes from; see `zoo.archive.index`."""
     return experiment_directory(zoo, experiment) / ARCHIVE_INDEX_NAME
+
+
+def published_index_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """An index of that archive as somebody else made it: downloaded, not from a pass made here."""
+    return experiment_directory(zoo, experiment) / PUBLISHED_INDEX_NAME
 
 
 def scores_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:

@@ -18,12 +18,14 @@ import types
 from typing import Any
 
 from zoo import errors, layout
-from zoo.remote import source
+from zoo.remote import addresses, source
 
 SCHEMA_VERSION = 1
 _BUCKET = "gs://gresearch/heldout-training-checkpoints"
 _MAX_BYTES = 1 << 24
-_MD5 = re.compile("[0-9a-f]{32}")
+# An error of the decoder would show all of what it could not decode.
+_MOST_SHOWN = 200
+_MD5 = re.compile("[0-9a-fA-F]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Published:
         architecture: name of the model; None where it is not known, as for the following.
         dataset: name of the data set.
         num_classes: number of its classes.
-        approximate_size: bytes of the archive, for people; the exact size is asked of the server.
+        size: bytes of the archive; None where it is not known exactly.
+        approximate_size: bytes of the archive, for people.
     """
 
     name: str
@@ -46,12 +49,13 @@ class Published:
     architecture: str | None = None
     dataset: str | None = None
     num_classes: int | None = None
+    size: int | None = None
     approximate_size: int | None = None
 
 
 def _published(name: str, md5: str, architecture: str, dataset: str, num_classes: int, gigabytes: int) -> Published:
     url = f"{_BUCKET}/{name}.tar.gz"
-    return Published(name, url, md5, architecture, dataset, num_classes, gigabytes * 10**9)
+    return Published(name, url, md5, architecture, dataset, num_classes, approximate_size=gigabytes * 10**9)
 
 
 PUBLISHED: Mapping[str, Published] = types.MappingProxyType(
@@ -94,7 +98,7 @@ def read(url: str, options: source.Options | None = None) -> dict[str, Published
             raise ValueError("a name is there twice")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise errors.DamagedFileError(
-            f"{url}: not a registry of zoos: {error!r}. Expected "
+            f"{addresses.display(url)}: not a registry of zoos: {str(error)[:_MOST_SHOWN]}. Expected "
             '{"schema_version": 1, "experiments": [{"name": "...", "url": "...", "md5": "..."}]}'
         ) from error
     return {entry.name: entry for entry in entries}
@@ -129,14 +133,16 @@ def _entry(value: Any, url: str) -> Published:
     layout.check_experiment_name(name)
     if md5 is not None and not _MD5.fullmatch(md5):
         raise ValueError(f"md5 of {name} is {md5!r}, expected 32 hexadecimal digits")
-    num_classes = value.get("num_classes")
-    if not isinstance(num_classes, int | None):
-        raise ValueError(f"num_classes of {name} is {num_classes!r}, expected a number")
+    num_classes, size = value.get("num_classes"), value.get("size")
+    for key, number in (("num_classes", num_classes), ("size", size)):
+        if not isinstance(number, int | None):
+            raise ValueError(f"{key} of {name} is {number!r}, expected a number")
     return Published(
         name=name,
         url=source.join(url, address),
-        md5=md5,
+        md5=None if md5 is None else md5.lower(),
         architecture=texts["architecture"],
         dataset=texts["dataset"],
         num_classes=num_classes,
+        size=size,
     )

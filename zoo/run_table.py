@@ -262,6 +262,8 @@ def write_rows(
     subset_ratio: np.ndarray,
     source_size: np.ndarray,
     columns: Mapping[str, Iterable[np.ndarray]],
+    train_label: np.ndarray | None = None,
+    test_label: np.ndarray | None = None,
 ) -> None:
     """Writes a run table from rows that need not be in memory together; the same file as `write` would write.
 
@@ -274,6 +276,8 @@ def write_rows(
         subset_ratio: [T] float64.
         source_size: [T] int64.
         columns: by name, the three bit matrices and source_sha256, each as arrays [any, bytes] uint8 in order.
+        train_label: [N] int64, or None.
+        test_label: [M] int64, or None.
 
     Raises:
         InvalidValueError: a column has too few rows or too many, or rows of another size.
@@ -293,6 +297,9 @@ def write_rows(
                 writer.array(field, given[field])
             else:
                 writer.blocks(field, np.uint8, (num_runs, widths.get(field, 32)), columns[field])
+        for field, label in zip(_LABEL_FIELDS, (train_label, test_label), strict=True):
+            if label is not None:
+                writer.array(field, label)
 
 
 def _write_scalars(writer: npz.StreamWriter, experiment: str, num_train: int, num_test: int) -> None:

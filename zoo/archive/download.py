@@ -146,6 +146,8 @@ class _Download:
             journal = files.read_json(self._journal)
         except errors.MissingFileError:
             return
+        if self._state.version is None and self._state.crc32c is None and self._md5 is None:
+            return  # nothing could tell whether what is there belongs to the same object
         repair = f"delete it and {self._part.name} to begin anew"
         if journal.get("schema_version") != SCHEMA_VERSION:
             raise errors.DamagedFileError(

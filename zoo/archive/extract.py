@@ -61,6 +61,8 @@ def fetch(
         OSError: the disk is full or may not be written to.
     """
     problems = list(todo.problems)
+    if progress is not None:
+        progress(0, todo.num_compressed)
     unfinished = _Unfinished(todo)
     num_done = 0
     ranges = _Ranges(archive, todo.ranges, num_parallel, chunk_bytes)
@@ -183,12 +185,16 @@ class _Unfinished:
 def _damage(written: Sequence[extract_plan.Wanted], held: Sequence[tuple[pathlib.Path, pathlib.Path]]) -> str | None:
     """What is wrong with the files of a run by their own checksums; None if nothing is."""
     try:
+        folders: list[pathlib.Path] = []
         for temporary, target in held:
             run = layout.run_from_directory(target.parent)
             run_scan.row_from_record(run, temporary.read_bytes(), max_bytes=contents.LARGEST["aux_arrays"])
+            if run.directory not in folders:
+                folders.append(run.directory)
         targets = [str(item.target) for item in written]
+        # The pair may be there from an earlier fetch that was broken off before this look.
+        targets += [str(path) for folder in folders for path in (folder / layout.CHECKPOINTS_NAME).glob("ckpt-*")]
         suffixes = layout.CHECKPOINT_INDEX_SUFFIX, layout.CHECKPOINT_DATA_SUFFIX
-        # Either file may be there from an earlier fetch that was broken off before this look.
         for prefix in sorted({t.removesuffix(end) for t in targets for end in suffixes if t.endswith(end)}):
             if all(pathlib.Path(prefix + end).exists() for end in suffixes):
                 checkpoint_bundle.verify_files(prefix)

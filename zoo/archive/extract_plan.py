@@ -7,7 +7,7 @@ import zlib
 
 from zoo import errors, files, layout
 from zoo.archive import contents, index, names, seek_points
-from zoo.remote import source
+from zoo.remote import addresses, source
 
 Run = tuple[float, int]
 Part = names.Part
@@ -215,8 +215,8 @@ def check_same(stored: index.Index, state: source.ObjectState) -> None:
     found = differences(stored.facts, state)
     if found:
         raise errors.MismatchError(
-            f"{state.url}: not the archive that {stored.path} is the index of: {'; '.join(found)}. Get the index that "
-            "belongs to it, or make one with zoo_index"
+            f"{addresses.display(state.url)}: not the archive that {stored.path} is the index of: {'; '.join(found)}. "
+            "Get the index that belongs to it, or make one with zoo_index"
         )
 
 

@@ -6,6 +6,9 @@ from zoo import errors, files, layout
 from zoo.archive import download, index, indexing
 from zoo.remote import addresses, source
 
+# An index of the largest published archive takes a twentieth of this.
+_MAX_BYTES = 1 << 30
+
 
 def index_path(
     url: str,
@@ -15,11 +18,13 @@ def index_path(
     options: source.Options = source.Options(),  # noqa: B008
     *,
     offline: bool = False,
+    download_to: files.PathLike | None = None,
 ) -> pathlib.Path:
     """A local index of an archive; one that is published is downloaded into the experiment's folder.
 
-    Looked at in this order: the index that is named; the one in the experiment's folder; the one beside an archive on
-    this machine; `<archive>.index.sqlite` beside an archive on a server.
+    Looked at in this order: the index that is named; the one that a pass has left in the experiment's folder; one that
+    was downloaded there; the one beside an archive on this machine; `<archive>.index.sqlite` beside an archive on a
+    server.
 
     Args:
         url: of the archive.
@@ -28,37 +33,52 @@ def index_path(
         index_url: path or address of an index, None to look for one.
         options: how remote objects are read.
         offline: nothing is asked of a server.
+        download_to: folder for an index that is downloaded; None for the experiment's.
 
     Raises:
         MissingFileError: there is none.
         NetworkError: the server fails.
     """
-    target = layout.archive_index_path(zoo, experiment)
     if index_url is not None:
         local = addresses.local_path(index_url)
         if local is not None:
             return _checked(pathlib.Path(local))
-        return _downloaded(index_url, target, options, offline=offline)
-    if target.exists():
-        return _checked(target)
-    archive = addresses.local_path(url)
-    if archive is not None:
-        beside = indexing.places_beside(archive).index
-        if beside.exists():
-            return _checked(beside)
-        raise _missing(url, beside)
-    return _downloaded(f"{url}{layout.ARCHIVE_INDEX_SUFFIX}", target, options, offline=offline)
-
-
-def _downloaded(index_url: str, target: pathlib.Path, options: source.Options, *, offline: bool) -> pathlib.Path:
+    else:
+        local = addresses.local_path(url)
+        there = [layout.archive_index_path(zoo, experiment), layout.published_index_path(zoo, experiment)]
+        there += [] if local is None else [indexing.places_beside(local).index]
+        for path in there:
+            if path.exists():
+                return _checked(path)
+        if local is not None:
+            raise _missing(url, there[-1])
+    target = layout.published_index_path(zoo, experiment)
+    if download_to is not None:
+        target = pathlib.Path(download_to) / target.name
     if offline:
         raise errors.MissingFileError(f"{target}: not there, and nothing is downloaded with --offline")
+    return _downloaded(index_url or addresses.with_suffix(url, layout.ARCHIVE_INDEX_SUFFIX), target, options)
+
+
+def _downloaded(index_url: str, target: pathlib.Path, options: source.Options) -> pathlib.Path:
+    """Downloads an index; what is none does not get its name."""
+    temporary = target.with_name(f".{target.name}.new")
     try:
         with source.open_source(index_url, options) as remote:
-            download.download(remote, target, expected_md5=None)
+            if remote.state.size > _MAX_BYTES:
+                raise _missing(index_url, target)
+            temporary.unlink(missing_ok=True)
+            download.download(remote, temporary, expected_md5=None)
+        _checked(temporary)
     except errors.MissingFileError as error:
         raise _missing(index_url, target) from error
-    return _checked(target)
+    except errors.DamagedFileError as error:
+        temporary.unlink(missing_ok=True)
+        raise errors.MissingFileError(
+            f"{addresses.display(index_url)}: what the server has there is no index: {error}"
+        ) from error
+    temporary.replace(target)
+    return target
 
 
 def _checked(path: pathlib.Path) -> pathlib.Path:
@@ -69,6 +89,6 @@ def _checked(path: pathlib.Path) -> pathlib.Path:
 
 def _missing(url: str, path: pathlib.Path) -> errors.MissingFileError:
     return errors.MissingFileError(
-        f"{path}: no index of {url} is there, nor is one published beside the archive; zoo_stream and zoo_index make "
-        "it in one pass over the archive"
+        f"{path}: no index of {addresses.display(url)} is there, nor is one published beside the archive; zoo_stream "
+        "and zoo_index make it in one pass over the archive"
     )

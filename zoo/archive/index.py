@@ -159,7 +159,8 @@ class Index:
             yield
         except (sqlite3.Error, KeyError, TypeError, ValueError, OverflowError) as error:
             raise errors.DamagedFileError(
-                f"{self.path}: not a sound index of an archive: {error}. Delete it and make it again with zoo_index."
+                f"{self.path}: not a sound index of an archive: {error}. Name another file; or, if this was an index "
+                "and is damaged, delete it and make it again with zoo_index."
             ) from error
 
     def _check_schema(self) -> None:
@@ -171,7 +172,9 @@ class Index:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
-        there = dict(self._database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
+        there = dict(
+            self._database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'")
+        )
         if there != TABLES | {"member_run": MEMBER_RUN}:
             raise ValueError(f"tables {', '.join(sorted(there))} are not those of an index")
 

@@ -11,7 +11,7 @@ import pathlib
 
 from zoo import errors, files, layout
 from zoo.archive import index, journal, lock, run_rows, scan
-from zoo.remote import source
+from zoo.remote import addresses, source
 
 # Share of the archive that index, journal and run table may take together; CIFAR's take a third of it, ImageNet's
 # nearly all.
@@ -88,8 +88,8 @@ def existing(places: Places, expected: scan.Expected = scan.Expected()) -> index
     with index.Index(places.index) as stored:
         facts = stored.facts
     check_expected(facts, places.index, expected.md5)
-    table_is_missing = places.run_table is not None and facts.num_runs > 0 and not places.run_table.exists()
-    return None if table_is_missing else facts
+    has_table = places.run_table is None or run_rows.num_rows(places.run_table) >= facts.num_runs
+    return facts if has_table else None
 
 
 def check_expected(facts: index.Facts, path: pathlib.Path, md5: str | None) -> None:
@@ -101,9 +101,11 @@ def check_expected(facts: index.Facts, path: pathlib.Path, md5: str | None) -> N
         md5: hexadecimal digest of the archive that is meant; None where it is not known.
 
     Raises:
-        MismatchError: the digests differ, and not because the archive that was indexed is a damaged copy.
+        MismatchError: the digests differ, and not because the archive that was indexed is a damaged copy: nothing
+            else is wrong with it.
     """
-    if facts.md5 is not None and md5 is not None and facts.state == "sound" and facts.md5 != md5:
+    is_whole = all(fault.startswith(("MD5 ", "CRC32C ")) for fault in facts.faults)
+    if facts.md5 is not None and md5 is not None and is_whole and facts.md5 != md5:
         raise errors.MismatchError(
             f"{path}: index of an archive with MD5 {facts.md5}, the one that is known has {md5}; delete the index to "
             "make it anew, or name the archive with --archive alone"
@@ -148,10 +150,9 @@ def make(
     with source.open_source(url, options) as archive, lock.held(places.lock):
         facts = existing(places, expected)
         if facts is not None:
-            _check_same(facts, archive, places)
+            check_same(facts, archive, places)
             remove_leftovers(places)
             return Result(facts, is_new=False)
-        _check_nothing_else(places)
         files.remove_stale_temporaries(places.index.parent)
         needed = disk_needed(archive.state.size)
         files.check_room(places.index.parent, needed, "the index of an archive, with its journal and run table,")
@@ -175,18 +176,14 @@ def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:
     return Result(facts, is_new=True)
 
 
-def _check_same(facts: index.Facts, archive: source.Source, places: Places) -> None:
+def check_same(facts: index.Facts, archive: source.Source, places: Places) -> None:
+    """Refuses an index that is there and belongs to an archive of another size.
+
+    Raises:
+        MismatchError: it does.
+    """
     if facts.size != archive.state.size:
         raise errors.MismatchError(
-            f"{places.index}: index of an archive of {facts.size} bytes, but {archive.state.url} has "
-            f"{archive.state.size}; delete the index to make it anew"
-        )
-
-
-def _check_nothing_else(places: Places) -> None:
-    """A run table that this pass did not begin to write is not overwritten."""
-    table = places.run_table
-    if table is not None and table.exists() and not places.journal.exists():
-        raise errors.MismatchError(
-            f"{table}: is there already and was not made from this archive; choose another folder, or delete it"
+            f"{places.index}: index of an archive of {facts.size} bytes, but "
+            f"{addresses.display(archive.state.url)} has {archive.state.size}; delete the index to make it anew"
         )

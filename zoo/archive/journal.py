@@ -94,11 +94,6 @@ class Journal:
         self._execute("COMMIT")
         self._execute("BEGIN")
 
-    def rollback(self) -> None:
-        """Forgets everything since the last commit."""
-        self._execute("ROLLBACK")
-        self._execute("BEGIN")
-
     def progress(self) -> dict[str, Any]:
         """What the last commit said; empty before the first."""
         return {key: json.loads(value) for key, value in self._execute("SELECT key, value FROM progress")}

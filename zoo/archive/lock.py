@@ -25,7 +25,7 @@ def held(path: files.PathLike) -> Iterator[None]:
     with open(path, "a+", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             stream.seek(0)
             holder = stream.read(20).strip()
             raise errors.BusyError(

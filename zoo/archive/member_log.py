@@ -11,6 +11,10 @@ from zoo.archive import contents, gzip_stream, index, journal, names, seek_plan,
 _FETCHED = ("aux_arrays", "checkpoint_index", "checkpoint_data", "recipe", "run_table")
 # Files of experiments as a whole whose second one is noticed; an archive has one or two.
 _MOST_PATHS = 1000
+# Members of one run lie together, or all runs take their turns.
+_MOST_RUNS_KNOWN = 64
+# A run has two files for each checkpoint.
+_MOST_OF_RUN = 10_000
 
 
 @dataclasses.dataclass
@@ -53,6 +57,7 @@ class MemberLog:
         # Files of the experiment as a whole that have been there.
         self._paths: list[str] = []
         self._passing: _Passing | None = None
+        self._names: dict[tuple[float, int], set[str]] = {}
         # Members that are complete, and the boundary behind them is still to come.
         self._ended: list[tuple[index.Member, int]] = []
         self.num_members = 0
@@ -195,6 +200,9 @@ class MemberLog:
                 f"member {member.name}: belongs to another experiment than {self._folder or 'the first member'}; "
                 "an archive holds one experiment"
             )
+        run = parsed.subset_ratio, parsed.run_id
+        if run[0] is not None and run[1] is not None and len(self._names_of_run((run[0], run[1]))) >= _MOST_OF_RUN:
+            return None, f"member {member.name}: its run has more than {_MOST_OF_RUN} files"
         if self._is_there(parsed):
             return None, f"member {member.name}: is there twice; only the first counts"
         return parsed, ""
@@ -206,10 +214,21 @@ class MemberLog:
             known = path in self._paths
             self._paths = self._paths if known or len(self._paths) > _MOST_PATHS else [*self._paths, path]
             return known
-        if any(member.parsed is not None and member.parsed.relative == parsed.relative for member, _ in self._ended):
-            return True
-        earlier = self._log.names_of_run(parsed.subset_ratio, parsed.run_id)
-        return any(names.classify(name).relative == parsed.relative for name in earlier)
+        known_names = self._names_of_run((parsed.subset_ratio, parsed.run_id))
+        is_known = parsed.relative in known_names
+        known_names.add(parsed.relative)
+        return is_known
+
+    def _names_of_run(self, run: tuple[float, int]) -> set[str]:
+        """Relative names of the run's members so far, from memory for the runs that were asked for last."""
+        if run not in self._names:
+            self._names[run] = {names.classify(name).relative for name in self._log.names_of_run(*run)}
+            self._names[run] |= {
+                member.parsed.relative for member, _ in self._ended if member.parsed is not None and member.run == run
+            }
+            if len(self._names) > _MOST_RUNS_KNOWN:
+                del self._names[next(iter(self._names))]
+        return self._names[run]
 
     def _judge(self, verdict: contents.Verdict) -> None:
         for place, (member, end) in enumerate(self._ended):

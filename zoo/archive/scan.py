@@ -29,7 +29,7 @@ from zoo.archive import (
     seek_plan,
     tar_stream,
 )
-from zoo.remote import source
+from zoo.remote import addresses, source
 
 # Compressed bytes between two transactions: some seconds of work, and every one costs a few disk flushes.
 SAVE_BYTES = 1 << 26
@@ -48,11 +48,13 @@ class Expected:
 
     Attributes:
         md5: hexadecimal digest that the archive must have; None where it is not known.
+        size: bytes that it must have; None where it is not known.
         experiment: name that its experiment shall have; None for that of the folder in the archive.
     """
 
     md5: str | None = None
     experiment: str | None = None
+    size: int | None = None
 
 
 class Scan:
@@ -80,6 +82,7 @@ class Scan:
         self._archive, self._log, self._expected = archive, log, expected
         self._progress, self._save_bytes = progress, save_bytes
         self._name = source.name(archive.state.url)
+        self._where = addresses.display(archive.state.url)
         self._kept: dict[str, str] = {}
         self._check_promise()
         saved = log.progress()
@@ -91,12 +94,18 @@ class Scan:
         """Refuses to read hundreds of gigabytes that cannot turn out right.
 
         Raises:
-            IntegrityError: the server states another MD5 than the archive must have.
+            IntegrityError: the object has another size, or the server states another MD5, than the archive must have.
         """
+        if self._expected.size not in (None, self._archive.state.size):
+            raise errors.IntegrityError(
+                f"{self._where}: has {self._archive.state.size} bytes, the archive that is known has "
+                f"{self._expected.size}: it is another one, or not whole. To read it all the same, name it with "
+                "--archive alone"
+            )
         stated, expected = self._archive.state.md5, self._expected.md5
         if stated is not None and expected is not None and stated != expected:
             raise errors.IntegrityError(
-                f"{self._archive.state.url}: the server states the MD5 {stated}, the archive that is known has "
+                f"{self._where}: the server states the MD5 {stated}, the archive that is known has "
                 f"{expected}: it is another one. To read it all the same, name it with --archive alone"
             )
 
@@ -105,7 +114,7 @@ class Scan:
         now = self._identity()
         if saved["identity"] != now:
             raise errors.MismatchError(
-                f"{self._archive.state.url}: not what the pass in {self._log.path} began with: now {_text(now)}, then "
+                f"{self._where}: not what the pass in {self._log.path} began with: now {_text(now)}, then "
                 f"{_text(saved['identity'])}. Delete that file to start anew"
             )
 
@@ -150,6 +159,8 @@ class Scan:
             MismatchError: the object changed meanwhile.
             DamagedFileError: it is no gzip file, or there is no tar archive in it.
         """
+        if self._progress is not None:
+            self._progress(self._saved_offset, self._archive.state.size)
         while not self._ended:
             self._pass()
         return self._facts()
@@ -279,7 +290,7 @@ class Scan:
         for chunk in self._recent if self._archive.accepts_ranges else ():
             if self._archive.read(chunk.offset, len(chunk.data)) != chunk.data:
                 raise errors.NetworkError(
-                    f"{self._archive.state.url}: bytes {chunk.offset} to {chunk.offset + len(chunk.data)} came "
+                    f"{self._where}: bytes {chunk.offset} to {chunk.offset + len(chunk.data)} came "
                     "differently when they were read again: the server or the way to it garbles data. The same "
                     "command continues from its last saved state"
                 ) from damage
@@ -337,7 +348,7 @@ class Scan:
             num_runs=len(run_rows.usable(self._log)),
             state="damaged" if faults else "sound",
             faults=tuple(faults),
-            checked=checked,
+            checked="not verified" if faults else checked,
         )
 
 
@@ -354,10 +365,9 @@ def _compare(sums: digests.StreamDigests, md5: str | None, state: source.ObjectS
         compared.append("CRC32C stated by the server")
         if state.crc32c != sums.crc32c:
             faults.append(f"CRC32C is {sums.crc32c:08x}, the one stated by the server is {state.crc32c:08x}")
-    if faults:
-        return "digests differ", faults
-    checked = f"verified: {', '.join(compared)}" if compared else "nothing was known to compare the digests with"
-    checked += ", CRC32 of gzip"
+    checked = "CRC32 of gzip agrees; no MD5 or CRC32C was known to compare with"
+    if compared:
+        checked = f"verified: {', '.join(compared)}, CRC32 of gzip"
     if computed is None:
         checked += "; MD5 was not computed, because its state could not be kept over a restart on this machine"
     return checked, faults

@@ -44,6 +44,14 @@ def name(url: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+def with_suffix(url: str, suffix: str) -> str:
+    """The address of an object beside another one, whose name has a suffix more; a query stays where it is."""
+    if not is_web(url):
+        return url + suffix
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(path=parts.path + suffix))
+
+
 def join(base_url: str, relative: str) -> str:
     """The address of something that is named relative to an object, as a manifest names its siblings.
 

@@ -28,8 +28,8 @@ class Options:
         gcs_token: credentials for gs:// as gcsfs takes them: "anon", "google_default", or a file.
         num_parallel: ranges that are read at the same time by `Source.stream`.
         chunk_bytes: size of these ranges.
-        notice: called, by any thread, with a sentence for the user where a failure makes a read wait for a second or
-            longer; None to wait in silence.
+        notice: called, by any thread, with a sentence for the user where a try that lasted a second or longer fails, or
+            the next one has to wait that long; None to say nothing.
 
     Raises:
         InvalidValueError: one of the numbers is not positive.
@@ -81,6 +81,7 @@ class Tries:
         self._options = options
         self._stopped = stopped
         self._num_failures = 0
+        self._began = time.monotonic()
 
     def failed(self, error: TransientError, *, progressed: bool = False) -> None:
         """Takes note of a failed try, and waits until the next one is due.
@@ -103,7 +104,8 @@ class Tries:
         wait_s = min(self._options.backoff_s * 2.0 ** (self._num_failures - 1), _LONGEST_WAIT_S)
         # Jitter keeps the ranges that failed together from coming back together.
         wait_s = max(wait_s * random.uniform(0.5, 1.0), error.retry_after_s)
-        if self._options.notice is not None and wait_s >= _NOTICED_WAIT_S:
+        lasted_s, self._began = time.monotonic() - self._began, time.monotonic() + wait_s
+        if self._options.notice is not None and max(wait_s, lasted_s) >= _NOTICED_WAIT_S:
             self._options.notice(
                 f"{addresses.name(self._url)}: {error.reason}; trying again in {wait_s:.0f} s "
                 f"({self._num_failures + 1} of {self._options.num_tries})"
