@@ -89,6 +89,7 @@ def _fetch(
     with source.open_source(archive.url, archive_flags.options()) as opened:
         extract_plan.check_same(stored, opened.state)
         with transfer_bar.shown(archive.name) as progress:
+            progress(0, todo.num_compressed)
             result = extract.fetch(opened, todo, num_parallel=archive_flags.PARALLEL.value, progress=progress)
     there = f", {todo.num_there} were there already" if todo.num_there else ""
     print(

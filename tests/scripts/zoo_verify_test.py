@@ -114,7 +114,7 @@ def test_several_experiments_of_unknown_architecture(tmp_path):
     for name in ("a", "b"):
         archives.make_zoo(tmp_path, experiment=name, runs=((0.5, 0),))
     result = start(f"--zoo={tmp_path}")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr
     for name in ("a", "b"):
         assert f"{name}: 1 runs, 1 records and 1 checkpoints sound\n  not restored: neither" in result.stdout
     assert start(f"--zoo={tmp_path}", "--experiment=b").stdout.startswith("b: 1 runs")

@@ -70,7 +70,7 @@ def test_a_registry_file(tmp_path):
     assert found == {
         "mine": registry.Published(**(FULL | {"url": str(tmp_path / "mine.tar.gz")})),
         "far": registry.Published("far", "https://example.org/far.tar.gz"),
-        "b": registry.Published("b", "gs://b/b.tgz"),
+        "b": registry.Published("b", "gs://b/b.tgz", size=3),
     }
     assert registry.read(write(tmp_path / "none.json")) == {}
 
@@ -100,7 +100,8 @@ def test_a_registry_on_a_server(tmp_path):
         (FULL | {"name": "../up"}, r"experiment is .*\.\./up"),
         (FULL | {"url": ["a"]}, r"url is \['a'\], expected text"),
         (FULL | {"md5": "abc"}, "md5 of mine is 'abc', expected 32 hexadecimal digits"),
-        (FULL | {"md5": "A" * 32}, "md5 of mine is"),
+        (FULL | {"md5": "G" * 32}, "md5 of mine is"),
+        (FULL | {"size": "large"}, "size of mine is 'large', expected a number"),
         (FULL | {"architecture": 1}, "architecture is 1, expected text"),
         (FULL | {"dataset": {}}, "dataset is {}, expected text"),
         (FULL | {"num_classes": "ten"}, "num_classes of mine is 'ten', expected a number"),
@@ -155,3 +156,11 @@ def test_those_of_a_file_come_before_those_built_in(tmp_path):
 
 def test_sizes_for_people_are_there():
     assert [zoo.approximate_size // 10**9 for zoo in registry.PUBLISHED.values()] == [239, 244, 367]
+
+
+def test_a_file_that_is_no_text_is_refused_in_a_line(tmp_path):
+    path = tmp_path / "archive.tar.gz"
+    path.write_bytes(b"\x1f\x8b" * 100_000)
+    with pytest.raises(errors.DamagedFileError, match="not a registry of zoos") as caught:
+        registry.read(str(path))
+    assert len(str(caught.value)) < 1000

@@ -61,8 +61,6 @@ def fetch(
         OSError: the disk is full or may not be written to.
     """
     problems = list(todo.problems)
-    if progress is not None:
-        progress(0, todo.num_compressed)
     unfinished = _Unfinished(todo)
     num_done = 0
     ranges = _Ranges(archive, todo.ranges, num_parallel, chunk_bytes)

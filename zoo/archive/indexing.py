@@ -81,13 +81,15 @@ def existing(places: Places, expected: scan.Expected = scan.Expected()) -> index
     """What an earlier pass found, if all that is wanted is there; None otherwise.
 
     Raises:
-        MismatchError: it was a pass over another archive than the one expected.
+        IntegrityError: it was a pass over another archive than the one expected.
     """
     if not places.index.exists():
         return None
     with index.Index(places.index) as stored:
         facts = stored.facts
-    check_expected(facts, places.index, expected.md5)
+    # One that is damaged says itself what is wrong.
+    if facts.state == "sound":
+        check_expected(facts, places.index, expected.md5)
     has_table = places.run_table is None or run_rows.num_rows(places.run_table) >= facts.num_runs
     return facts if has_table else None
 
@@ -101,12 +103,12 @@ def check_expected(facts: index.Facts, path: pathlib.Path, md5: str | None) -> N
         md5: hexadecimal digest of the archive that is meant; None where it is not known.
 
     Raises:
-        MismatchError: the digests differ, and not because the archive that was indexed is a damaged copy: nothing
+        IntegrityError: the digests differ, and not because the archive that was indexed is a damaged copy: nothing
             else is wrong with it.
     """
     is_whole = all(fault.startswith(("MD5 ", "CRC32C ")) for fault in facts.faults)
     if facts.md5 is not None and md5 is not None and is_whole and facts.md5 != md5:
-        raise errors.MismatchError(
+        raise errors.IntegrityError(
             f"{path}: index of an archive with MD5 {facts.md5}, the one that is known has {md5}; delete the index to "
             "make it anew, or name the archive with --archive alone"
         )

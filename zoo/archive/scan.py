@@ -159,7 +159,7 @@ class Scan:
             MismatchError: the object changed meanwhile.
             DamagedFileError: it is no gzip file, or there is no tar archive in it.
         """
-        if self._progress is not None:
+        if self._progress is not None and not self._ended:
             self._progress(self._saved_offset, self._archive.state.size)
         while not self._ended:
             self._pass()

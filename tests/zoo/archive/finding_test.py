@@ -51,7 +51,7 @@ def test_then_that_of_the_experiment_then_that_beside_the_archive(made, tmp_path
 
 
 def test_one_that_is_published_is_downloaded_once(made, server, tmp_path):
-    target = layout.archive_index_path(tmp_path / "zoo", "e")
+    target = layout.published_index_path(tmp_path / "zoo", "e")
     for _ in range(2):
         assert found(server.url("a.tar.gz"), tmp_path, None) == target
         num_requests = len(server.requests)
@@ -63,14 +63,14 @@ def test_one_that_is_published_is_downloaded_once(made, server, tmp_path):
 
 
 def test_where_there_is_none(made, server, tmp_path):
-    target = layout.archive_index_path(tmp_path / "zoo", "e")
+    target = layout.published_index_path(tmp_path / "zoo", "e")
     (made / "a.tar.gz.index.sqlite").unlink()
     with pytest.raises(
         errors.MissingFileError, match=r"a\.tar\.gz\.index\.sqlite: no index of .*zoo_stream and zoo_index"
     ):
         found(made / "a.tar.gz", tmp_path, None)
     with pytest.raises(
-        errors.MissingFileError, match=r"archive\.index\.sqlite: no index of http.*zoo_stream and zoo_index"
+        errors.MissingFileError, match=r"published\.index\.sqlite: no index of http.*zoo_stream and zoo_index"
     ):
         found(server.url("a.tar.gz"), tmp_path, None)
     with pytest.raises(errors.MissingFileError, match=r"none\.sqlite: no such file"):
@@ -85,8 +85,34 @@ def test_where_there_is_none(made, server, tmp_path):
 
 def test_what_is_no_index_is_refused_wherever_it_is(made, server, tmp_path):
     (made / "a.tar.gz.index.sqlite").write_text("no index")
-    for url in (made / "a.tar.gz", server.url("a.tar.gz")):
-        with pytest.raises(errors.DamagedFileError, match="not a sound index of an archive"):
-            found(url, tmp_path, None)
+    with pytest.raises(errors.DamagedFileError, match="not a sound index of an archive"):
+        found(made / "a.tar.gz", tmp_path, None)
+    with pytest.raises(errors.MissingFileError, match=r"what the server has there is no index: .*not a sound index"):
+        found(server.url("a.tar.gz"), tmp_path, None)
     with pytest.raises(errors.DamagedFileError, match=r"a\.tar\.gz\.index\.sqlite: not a sound index"):
         found("gs://bucket/a.tar.gz", tmp_path, str(made / "a.tar.gz.index.sqlite"))
+    folder = layout.experiment_directory(tmp_path / "zoo", "e")
+    assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_query_stays_where_it_is(made, server, tmp_path):
+    path = found(server.url("a.tar.gz") + "?X-Signature=SECRET", tmp_path, None)
+    assert path.read_bytes() == (made / "a.tar.gz.index.sqlite").read_bytes()
+    (made / "a.tar.gz.index.sqlite").unlink()
+    path.unlink()
+    with pytest.raises(errors.MissingFileError) as caught:
+        found(server.url("a.tar.gz") + "?X-Signature=SECRET", tmp_path, None)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_an_index_can_be_looked_at_without_leaving_anything(server, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    assert found(server.url("a.tar.gz"), tmp_path, None, download_to=other).parent == other
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_what_is_much_too_large_for_an_index_is_not_downloaded(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "_MAX_BYTES", 100)
+    with pytest.raises(errors.MissingFileError, match="no index of"):
+        found(server.url("a.tar.gz"), tmp_path, None)

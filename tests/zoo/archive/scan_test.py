@@ -190,9 +190,6 @@ def test_a_journal_of_another_object_is_not_gone_on_with(tmp_path, archive):
 def test_a_pass_that_cannot_write_its_results_only_repeats_that(tmp_path, archive, undisturbed):
     places, calls = indexing.places_in_zoo(tmp_path, "e"), []
     places.run_table.mkdir(parents=True)
-    with pytest.raises(errors.MismatchError, match="is there already"):
-        passes.indexed(archive, tmp_path)
-    places.journal.touch()
     with pytest.raises(IsADirectoryError):
         passes.indexed(archive, tmp_path)
     places.run_table.rmdir()
@@ -249,10 +246,10 @@ def test_what_the_digests_were_compared_with(tmp_path, archive):
     assert facts.checked == "verified: MD5 known for this archive, CRC32 of gzip"
     assert (facts.md5, facts.crc32c, facts.size) == (md5, google_crc32c.value(content), len(content))
     facts, _ = passes.indexed(archive, tmp_path / "unknown")
-    assert facts.checked == "nothing was known to compare the digests with, CRC32 of gzip"
+    assert facts.checked == "CRC32 of gzip agrees; no MD5 or CRC32C was known to compare with"
     wrong = "0" * 32
     facts, _ = passes.indexed(archive, tmp_path / "wrong", md5=wrong)
-    assert facts.checked == "digests differ"
+    assert facts.checked == "not verified"
     assert facts.faults == (f"MD5 is {md5}, the one known for this archive is {wrong}",)
     assert facts.num_runs == 4
     with fault_server.FaultServer(archive.parent) as server:
@@ -271,6 +268,9 @@ def test_a_server_that_states_another_md5_is_not_read_from(tmp_path, archive):
         with pytest.raises(errors.IntegrityError, match=f"the server states the MD5 [0-9a-f]{{32}}, .* has {wrong}"):
             indexing.make(server.url(archive.name), places, scan.Expected(wrong), FAST)
         assert server.bytes_sent < 1000
+        with pytest.raises(errors.IntegrityError, match="the archive that is known has 7: it is another one"):
+            indexing.make(server.url(archive.name), places, scan.Expected(size=7), FAST)
+        assert server.bytes_sent < 2000
     assert not places.index.exists()
 
 
@@ -282,8 +282,7 @@ def test_digests_that_the_server_says_otherwise(md5_is_known, monkeypatch):
     if not md5_is_known:
         monkeypatch.setattr(sums, "md5_hex", lambda: None)
     state = source.ObjectState("http://x/a.tar.gz", 7, None, "0" * 32, 5)
-    checked, faults = scan._compare(sums, None, state)
-    assert checked == "digests differ"
+    _, faults = scan._compare(sums, None, state)
     assert faults[-1] == f"CRC32C is {sums.crc32c:08x}, the one stated by the server is 00000005"
     assert len(faults) == 1 + md5_is_known
     right = source.ObjectState("http://x/a.tar.gz", 7, None, hashlib.md5(b"content").hexdigest(), sums.crc32c)
