@@ -26,11 +26,19 @@ def shown(what: str, unit: str = "B") -> Iterator[scan.Progress]:
     def advance(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            interval = 0.5 if sys.stderr.isatty() else 30
+            live = sys.stderr.isatty()
             bar = tqdm.tqdm(
-                desc=what, total=total, initial=done, unit=unit, unit_scale=True, mininterval=interval,
-                dynamic_ncols=True, leave=False,
-            )  # fmt: skip
+                desc=what,
+                total=total,
+                initial=done,
+                unit=unit,
+                unit_scale=True,
+                # On a terminal it shows at once that something is going on; a log file is spared what takes no time.
+                delay=0 if live else 1,
+                mininterval=0.5 if live else 30,
+                dynamic_ncols=True,
+                leave=False,
+            )
         bar.total = total
         bar.update(done - bar.n)
 
