@@ -17,5 +17,3 @@ DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where TensorFlow Datasets keeps its data. Without it $DATA_DIR, else its own default."
 )
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu", "tpu"], "Where to compute.")
-
-NAMES = tuple(flag.name for flag in (ZOO, EXPERIMENT, DATASET, DATA_DIR, DEVICE))

@@ -1,7 +1,7 @@
 """Makes the index of an archive, and with it, if wanted, the run table: one pass, see `zoo.archive.scan`.
 
-    <folder>/archive_index.sqlite, run_table.npz, recipe.json     with `stream_zoo`, in the folder of the experiment
-    <archive>.index.sqlite                                       with `index_archive`, beside the archive or elsewhere
+    <zoo>/<experiment>/archive.index.sqlite, run_table.npz, recipe.json    at `places_in_zoo`
+    <archive>.index.sqlite                                                 at `places_beside`, or wherever it is wanted
 
 While the pass goes on there is a journal beside the index, `.<index>.part`, which the same call continues.
 """
@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 
 from zoo import errors, files, layout
-from zoo.archive import index, journal, lock, run_rows, scan
+from zoo.archive import extract_plan, index, journal, lock, run_rows, scan
 from zoo.remote import addresses, source
 
 # Share of the archive that index, journal and run table may take together; CIFAR's take a third of it, ImageNet's
@@ -69,7 +69,7 @@ def places_in_zoo(zoo: files.PathLike, experiment: str) -> Places:
 def places_beside(archive: files.PathLike) -> Places:
     """Where the index of an archive on this machine lies."""
     archive = pathlib.Path(archive)
-    return Places(archive.with_name(f"{archive.name}.index.sqlite"))
+    return Places(archive.with_name(archive.name + layout.ARCHIVE_INDEX_SUFFIX))
 
 
 def disk_needed(size: int) -> int:
@@ -168,24 +168,24 @@ def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:
     facts = passing.run()
     if places.run_table is not None and facts.num_runs:
         run_rows.write_table(log, places.run_table, facts.experiment)
-    recipe = passing.recipe
     # A recipe has no checksum of its own.
-    trusted = facts.state == "sound" and recipe is not None
-    if places.recipe is not None and trusted and not places.recipe.exists():
-        files.write_text(places.recipe, recipe or "")
+    recipe = passing.recipe if facts.state == "sound" else None
+    if places.recipe is not None and recipe is not None and not places.recipe.exists():
+        files.write_text(places.recipe, recipe)
     # Last, because with it the pass counts as done.
     log.write_index(places.index, facts)
     return Result(facts, is_new=True)
 
 
 def check_same(facts: index.Facts, archive: source.Source, places: Places) -> None:
-    """Refuses an index that is there and belongs to an archive of another size.
+    """Refuses an index that is there and belongs to an archive of another size or, as the server says, digest.
 
     Raises:
         MismatchError: it does.
     """
-    if facts.size != archive.state.size:
+    found = extract_plan.differences(facts, archive.state)
+    if found:
         raise errors.MismatchError(
-            f"{places.index}: index of an archive of {facts.size} bytes, but "
-            f"{addresses.display(archive.state.url)} has {archive.state.size}; delete the index to make it anew"
+            f"{places.index}: index of an archive of {facts.size} bytes, but of {addresses.display(archive.state.url)} "
+            f"is true: {'; '.join(found)}; delete the index to make it anew"
         )

@@ -50,6 +50,28 @@ class TarMember:
     link_name: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """The headers of a member have been read."""
+
+    member: TarMember
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Data:
+    """The next bytes of a member, a slice of what was fed; valid as long as that is."""
+
+    member: TarMember
+    data: memoryview
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class End:
+    """All data of a member have been seen; the padding behind them perhaps not yet."""
+
+    member: TarMember
+
+
 @dataclasses.dataclass(slots=True)
 class Extensions:
     """What has been announced for the next member.

@@ -23,6 +23,9 @@ MAX_EXTENSION_BYTES = 1 << 20
 MAX_MEMBERS = 10_000_000
 # Users of the stream need these; where they are defined is no concern of theirs.
 TarMember = tar_members.TarMember
+Start = tar_members.Start
+Data = tar_members.Data
+End = tar_members.End
 TarHeaderError = tar_headers.TarHeaderError
 find_header = tar_headers.find_header
 
@@ -34,28 +37,6 @@ _PURPOSES = frozenset({"header", "sparse", *_EXTENSIONS.values()})
 _SPARSE_TYPE = b"S"
 # Where a header of a sparse file, and a block of its map, say whether another block of the map follows.
 _SPARSE_MORE_IN_HEADER, _SPARSE_MORE_IN_MAP = 482, 504
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Start:
-    """The headers of a member have been read."""
-
-    member: TarMember
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Data:
-    """The next bytes of a member, a slice of what was fed; valid as long as that is."""
-
-    member: TarMember
-    data: memoryview
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class End:
-    """All data of a member have been seen; the padding behind them perhaps not yet."""
-
-    member: TarMember
 
 
 class TarParser:

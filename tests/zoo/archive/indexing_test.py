@@ -274,12 +274,13 @@ def test_an_index_of_another_archive_than_the_known_one_is_refused(tmp_path, zoo
         indexing.existing(places, scan.Expected("0" * 32))
 
 
-def test_a_recipe_that_lies_elsewhere_belongs_to_nothing(tmp_path, zoo):
+@pytest.mark.parametrize("order", ["sorted", "reversed"])
+def test_a_recipe_that_lies_elsewhere_belongs_to_nothing(tmp_path, zoo, order):
     folder = tmp_path / "zoo"
     shutil.copytree(zoo, folder)
     (folder / "synthetic" / "another").mkdir()
     (folder / "synthetic" / "another" / "recipe.json").write_text('{"of": "something else"}')
-    archive = archives.write_archive(folder, "synthetic", tmp_path / "a.tar.gz")
+    archive = archives.write_archive(folder, "synthetic", tmp_path / "a.tar.gz", order=order)
     result, places = streamed(archive, tmp_path / "new")
     assert result.facts.folder == "synthetic"
     assert json.loads(places.recipe.read_text()) == RECIPE
