@@ -104,16 +104,19 @@ def archive() -> Archive:
         assert url is not None
         return Archive(url, source.name(url), None, None, None)
     layout.check_experiment_name(experiment)
-    if OFFLINE.value and url is None and REGISTRY.value and addresses.local_path(REGISTRY.value) is None:
-        # What is here may be enough; the registry would have to be asked of a server.
-        return Archive(REGISTRY.value, f"{experiment}.tar.gz", experiment, None, None)
-    try:
-        known_as = registry.find(experiment, choices.path(REGISTRY.value), options())
-    except errors.InvalidValueError:
-        if url is None:
-            raise
-        return Archive(url, source.name(url), experiment, None, None)
-    url = url or known_as.url
+    registry_url = choices.path(REGISTRY.value)
+    if OFFLINE.value and registry_url and addresses.local_path(registry_url) is None:
+        if not url:
+            # What is here may be enough; the registry would have to be asked of a server.
+            return Archive(registry_url, f"{experiment}.tar.gz", experiment, None, None)
+        registry_url = None
+    if url:
+        known_as = registry.known(registry_url, options()).get(experiment)
+        if known_as is None:
+            return Archive(url, source.name(url), experiment, None, None)
+    else:
+        known_as = registry.find(experiment, registry_url, options())
+        url = known_as.url
     return Archive(url, source.name(url), experiment, known_as.md5, known_as.size)
 
 

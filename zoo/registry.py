@@ -104,22 +104,29 @@ def read(url: str, options: source.Options | None = None) -> dict[str, Published
     return {entry.name: entry for entry in entries}
 
 
+def known(registry_url: str | None = None, options: source.Options | None = None) -> dict[str, Published]:
+    """All known zoos by name; those of a registry file come before those built in.
+
+    Raises:
+        As `read`.
+    """
+    return dict(PUBLISHED) | ({} if registry_url is None else read(registry_url, options))
+
+
 def find(name: str, registry_url: str | None = None, options: source.Options | None = None) -> Published:
-    """A known zoo by name; those of a registry file come before those built in.
+    """One of the `known` zoos by name.
 
     Raises:
         InvalidValueError: there is none of this name.
         As `read`.
     """
-    known = dict(PUBLISHED)
-    if registry_url is not None:
-        known |= read(registry_url, options)
-    if name not in known:
+    zoos = known(registry_url, options)
+    if name not in zoos:
         raise errors.InvalidValueError(
-            f"--experiment={name}: no such zoo is known; known are {', '.join(sorted(known))}. Name another, give the "
+            f"--experiment={name}: no such zoo is known; known are {', '.join(sorted(zoos))}. Name another, give the "
             "address of its archive with --archive, or add it to a file given with --registry"
         )
-    return known[name]
+    return zoos[name]
 
 
 def _entry(value: Any, url: str) -> Published:

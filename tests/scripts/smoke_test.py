@@ -174,6 +174,24 @@ def test_a_published_zoo_is_streamed_and_scored_and_its_runs_fetched_and_evaluat
     assert "restored: 3 checkpoints into mlp" in verified.stdout
 
 
+def test_offline_asks_no_server_for_a_registry_either(tmp_path):
+    server, beside = "--registry=http://127.0.0.1:9/zoos.json", f"--archive={tmp_path}/none.tar.gz"
+    for arguments in ([server], [server, beside]):
+        result = start(
+            "zoo_index", "--experiment=e", "--offline", "--num_tries=1", f"--output={tmp_path}/x", *arguments
+        )
+        assert result.returncode == 1
+        assert "Connection refused" not in result.stderr
+
+
+def test_a_registry_that_cannot_be_read_is_never_passed_over(tmp_path):
+    (tmp_path / "zoos.json").write_bytes(bytes(20_000_000))
+    arguments = [f"--registry={tmp_path}/zoos.json", f"--archive={tmp_path}/a.tar.gz", "--experiment=e"]
+    result = start("zoo_index", *arguments)
+    assert result.returncode == 1
+    assert "zoos.json" in result.stderr
+
+
 def test_a_published_zoo_is_downloaded_indexed_verified_and_unpacked(tmp_path, published, trained):
     flags = [f"--registry={published}", "--experiment=tiny"]
     downloaded = start("zoo_download", *flags, f"--dest={tmp_path}")

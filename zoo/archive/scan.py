@@ -37,6 +37,8 @@ SAVE_BYTES = 1 << 26
 _HELD_AT_SAVE = 1 << 23
 _LONGEST_WAIT = 1 << 29
 _SCHEMA_VERSION = 1
+# Which folder is the experiment's may turn out only behind some recipes; they are held in memory until then.
+_MOST_RECIPES = 16
 _MOST_FAULTS = 100
 
 Progress = Callable[[int, int], None]
@@ -146,7 +148,8 @@ class Scan:
         self._recent: list[pump.Chunk] = []
 
     def _keep(self, name: names.MemberName, content: bytes) -> None:
-        self._kept[name.folder] = content.decode("utf-8", "replace")
+        if len(self._kept) < _MOST_RECIPES:
+            self._kept[name.folder] = content.decode("utf-8", "replace")
 
     def run(self) -> index.Facts:
         """Makes the pass, or what is missing of it.

@@ -12,7 +12,7 @@ import pytest
 from tests.zoo import runs as simulated_runs
 from tests.zoo.archive import archives
 from zoo import errors, layout, run_table, run_table_update
-from zoo.archive import extract, extract_plan, index, indexing, lock, scan
+from zoo.archive import extract, extract_plan, index, indexing, journal, lock, scan
 from zoo.remote import source
 
 RUNS = ((0.3, 0), (0.3, 5), (0.5, 1), (0.7, 0), (0.7, 12))
@@ -304,3 +304,14 @@ def test_what_is_there_with_other_bytes_is_left_alone(tmp_path, zoo):
     assert layout.Run(tmp_path / "new", "synthetic", 0.3, 5).aux_arrays_path.exists()
     assert fetch_all(archive, tmp_path / "new", overwrite=True).problems == ()
     assert_same_files(tmp_path / "new", zoo)
+
+
+def test_recipes_of_many_folders_are_not_gathered_for_ever(tmp_path):
+    recipe = b'{"a": "' + bytes(b"x" * 1000) + b'"}'
+    members = [archives.member(f"f{number}/recipe.json", recipe) for number in range(40)]
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(archives.gz(archives.tar_bytes(members)))
+    with source.open_source(str(archive)) as opened, journal.Journal(tmp_path / "journal") as log:
+        passing = scan.Scan(opened, log, scan.Expected())
+        passing.run()
+        assert len(log.progress()["kept"]) == scan._MOST_RECIPES
