@@ -11,6 +11,7 @@ From the bytes upwards; each line uses those above it.
     digests, lock               MD5 and CRC32C that survive a restart; one process at a time
 
     index                       what there is in an archive, and where: an SQLite file
+    inflate_process, inflate_child, inflate_memory    inflating in a process beside the pass
     pump, seek_plan, contents, member_log, journal    the parts of one pass over an archive
     scan                        the pass
     run_rows, indexing          index and run table from a pass            zoo_stream, zoo_index

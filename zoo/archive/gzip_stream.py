@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 
 from zoo import errors
-from zoo.archive import gzip_header, inflate
+from zoo.archive import gzip_header, inflate, zlib_library
 
 # Blocks may be empty or nearly so; a batch is not to name millions of them.
 _MAX_BOUNDARIES = 1 << 14
@@ -221,7 +221,7 @@ class GzipInflater:
         output = self._output.part(self._checked, self._output.fill)
         self._isize = (self._isize + len(output)) % _MODULUS
         if self._crc32 is not None:
-            self._crc32 = zlib.crc32(output, self._crc32)
+            self._crc32 = zlib_library.crc32(output, self._crc32)
         self._checked = self._output.fill
 
     def _take_batch(self) -> Iterator[Batch]:
@@ -262,7 +262,7 @@ class GzipInflater:
                 self._num_given = 0
             self._boundaries.append(self._boundary)
 
-    def feed(self, chunk: bytes) -> Iterator[Batch]:
+    def feed(self, chunk: bytes | memoryview) -> Iterator[Batch]:
         """Inflates the next bytes of the file.
 
         Chunks follow each other without gap, from the start of the file or from `state.boundary.offset`. Take all

@@ -3,6 +3,8 @@
     source --> chunks --+--> digests
                         +--> inflater --> batches of the tar stream, to whoever iterates
 
+One thread reads and gives the chunks out, one digests, one takes the batches.
+
 Inflater and digests each have their own place in the file: after a restart, or after damage was skipped, one may be
 ahead of the other. Both are fed from the smaller of the two places on, each from its own.
 """
@@ -14,7 +16,7 @@ import queue
 import threading
 from typing import Any
 
-from zoo.archive import digests, gzip_stream
+from zoo.archive import digests, gzip_stream, inflate_process
 from zoo.remote import source
 
 # Inflated batches of a megabyte that may wait; chunks that wait are bounded by the source.
@@ -61,7 +63,7 @@ class Pump:
 
     Args:
         archive: the object to read.
-        inflater: new, or made from a saved state.
+        inflater: new, or made from a saved state; closed at the end.
         inflate_from: the offset of the first byte that the inflater takes.
         sums: digests of the first `sums.num_bytes` bytes; taken over by the pump.
     """
@@ -69,7 +71,7 @@ class Pump:
     def __init__(
         self,
         archive: source.Source,
-        inflater: gzip_stream.GzipInflater,
+        inflater: inflate_process.Inflater,
         inflate_from: int,
         sums: digests.StreamDigests,
     ) -> None:
@@ -78,10 +80,12 @@ class Pump:
         self._digest_states = [sums.state()]
         self._items: queue.Queue[Any] = queue.Queue(_BATCHES_WAITING)
         self._to_digest: queue.Queue[bytes | None] = queue.Queue(_CHUNKS_WAITING)
+        self._given: queue.Queue[Chunk | BaseException | None] = queue.Queue(_CHUNKS_WAITING)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._digest_all, name="digest", daemon=True),
+            threading.Thread(target=self._read_all, name="read", daemon=True),
             threading.Thread(target=self._inflate_all, name="inflate", daemon=True),
         ]
 
@@ -92,6 +96,7 @@ class Pump:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._inflater.close()
         for thread in self._threads:
             thread.join(_JOIN_S)  # one that waits for the network ends by itself, later
 
@@ -120,23 +125,20 @@ class Pump:
         states = self._digest_states
         return next((state for state in reversed(states) if state["num_bytes"] <= offset), states[0])
 
-    def _inflate_all(self) -> None:
+    def _read_all(self) -> None:
         try:
             try:
-                self._feed()
-                self._put(self._to_digest, None)
-                # The digests are complete before the last item is.
-                self._threads[0].join()
-                self._put(self._items, None)
+                self._give_all()
+                self._put(self._given, None)
             except _StoppedError:
                 pass
             except BaseException as error:
-                self._put(self._to_digest, None)
-                self._put(self._items, error)
+                self._put(self._given, error)
+            self._put(self._to_digest, None)
         except _StoppedError:
             pass
 
-    def _feed(self) -> None:
+    def _give_all(self) -> None:
         offset = start = min(self._inflate_from, self._sums.num_bytes)
         digested = self._sums.num_bytes
         with contextlib.closing(self._archive.stream(start)) as chunks:
@@ -144,17 +146,35 @@ class Pump:
                 end = offset + len(data)
                 if end > digested:
                     self._put(self._to_digest, data[max(0, digested - offset) :])
-                if end > self._inflate_from:
-                    skipped = max(0, self._inflate_from - offset)
-                    self._inflate(offset + skipped, data[skipped:])
+                for begin in range(max(0, self._inflate_from - offset), len(data), inflate_process.MAX_CHUNK_BYTES):
+                    piece = data[begin : begin + inflate_process.MAX_CHUNK_BYTES]
+                    self._inflater.give(piece)
+                    self._put(self._given, Chunk(offset + begin, piece))
                 offset = end
-        self._inflater.finish()
 
-    def _inflate(self, offset: int, data: bytes) -> None:
-        self._put(self._items, Chunk(offset, data))
-        for batch in self._inflater.feed(data):
-            state = self._inflater.state() if batch.ends_at_boundary else None
-            self._put(self._items, Inflated(batch, state))
+    def _inflate_all(self) -> None:
+        try:
+            try:
+                self._take_all()
+                # The digests are complete before the last item is.
+                self._threads[0].join()
+                self._put(self._items, None)
+            except _StoppedError:
+                pass
+            except BaseException as error:
+                self._put(self._items, error)
+        except _StoppedError:
+            pass
+
+    def _take_all(self) -> None:
+        while (chunk := self._get(self._given)) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            self._put(self._items, chunk)
+            for batch in self._inflater.take(chunk.data):
+                state = batch.state() if batch.ends_at_boundary else None
+                self._put(self._items, Inflated(batch, state))
+        self._inflater.finish()
 
     def _digest_all(self) -> None:
         try:

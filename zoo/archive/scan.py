@@ -12,6 +12,7 @@ where the tar stream is no tar stream, the next header. What lay between is lost
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import time
 from typing import Any
 
 from zoo import errors, layout
@@ -20,6 +21,7 @@ from zoo.archive import (
     gzip_stream,
     index,
     inflate,
+    inflate_process,
     journal,
     member_log,
     names,
@@ -33,6 +35,8 @@ from zoo.remote import addresses, source
 
 # Compressed bytes between two transactions: some seconds of work, and every one costs a few disk flushes.
 SAVE_BYTES = 1 << 26
+# Over a slow line they would take minutes, all of which a kill would cost.
+SAVE_S = 20.0
 # A transaction waits until little of a member is held in memory, which would have to be saved too, but not for ever.
 _HELD_AT_SAVE = 1 << 23
 _LONGEST_WAIT = 1 << 29
@@ -146,6 +150,7 @@ class Scan:
         self._ended = bool(saved.get("ended"))
         self._num_output = saved.get("num_output", 0)
         self._recent: list[pump.Chunk] = []
+        self._saved_at = time.monotonic()
 
     def _keep(self, name: names.MemberName, content: bytes) -> None:
         if len(self._kept) < _MOST_RECIPES:
@@ -175,8 +180,8 @@ class Scan:
 
     def _pass(self) -> None:
         """Goes on up to the end, or up to damage and over it."""
-        inflater = gzip_stream.GzipInflater(self._place, self._name)
         start = 0 if self._place is None else self._place.boundary.offset
+        inflater = inflate_process.open_inflater(self._place, self._name, self._archive.state.size - start)
         damage = None
         with pump.Pump(self._archive, inflater, start, self._sums) as flow:
             try:
@@ -241,11 +246,8 @@ class Scan:
         since = boundary.offset - self._saved_offset
         # A header that has begun belongs to a boundary before this one.
         settled = self._tar.settled == boundary.position
-        return (
-            settled
-            and since >= self._save_bytes
-            and (self._members.num_held <= _HELD_AT_SAVE or since >= _LONGEST_WAIT)
-        )
+        due = since >= self._save_bytes or (since > 0 and time.monotonic() - self._saved_at >= SAVE_S)
+        return settled and due and (self._members.num_held <= _HELD_AT_SAVE or since >= _LONGEST_WAIT)
 
     def _save(self, digest_state: dict[str, Any]) -> None:
         inside, blobs = self._members.state()
@@ -262,6 +264,7 @@ class Scan:
             "num_output": self._num_output,
         }
         self._log.commit(progress, blobs)
+        self._saved_at = time.monotonic()
         self._saved_offset = 0 if self._place is None else self._place.boundary.offset
 
     def _skip(self, damage: inflate.InflateError, gzip_members: int) -> None:

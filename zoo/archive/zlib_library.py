@@ -17,6 +17,12 @@ import zlib
 
 from zoo import errors
 
+try:
+    # As zlib.crc32, in a tenth of the time.
+    from zlib_ng.zlib_ng import crc32 as crc32
+except ImportError:
+    from zlib import crc32 as crc32
+
 Z_OK, Z_STREAM_END, Z_MEM_ERROR, Z_BUF_ERROR = 0, 1, -4, -5
 Z_BLOCK = 5
 # Bits of `data_type` after a call with Z_BLOCK: number of unused bits of the last byte taken, in the last block, at

@@ -9,7 +9,7 @@ import pytest
 from tests.zoo.archive import archives
 from tests.zoo.remote import fault_server
 from zoo import errors
-from zoo.archive import digests, gzip_stream, inflate, pump
+from zoo.archive import digests, inflate, inflate_process, pump
 from zoo.remote import source
 
 OUTPUT = np.random.default_rng(0).integers(0, 64, 3_000_000, np.uint8).tobytes()
@@ -24,14 +24,14 @@ def path(tmp_path_factory):
 
 
 def num_pump_threads():
-    return sum(thread.name in ("digest", "inflate") for thread in threading.enumerate())
+    return sum(thread.name in ("digest", "read", "inflate") for thread in threading.enumerate())
 
 
 def pumped(path, inflater=None, inflate_from=0, sums=None):
     """All output, all compressed bytes that were handed over, the states, and the digests."""
     sums = sums or digests.StreamDigests()
     output, compressed, states, digest_offsets = b"", b"", [], []
-    inflater = inflater or gzip_stream.GzipInflater()
+    inflater = inflater or inflate_process.ThisProcess(None, "a.gz")
     with (
         source.open_source(str(path), FAST) as archive,
         pump.Pump(archive, inflater, inflate_from, sums) as flow,
@@ -69,7 +69,7 @@ def test_either_may_be_ahead(path, digested):
     for state in (states[0], states[-1]):
         again = digests.StreamDigests.from_state(sums.state())
         start = state.boundary.offset
-        output, compressed, _, _, again = pumped(path, gzip_stream.GzipInflater(state), start, again)
+        output, compressed, _, _, again = pumped(path, inflate_process.ThisProcess(state, "a.gz"), start, again)
         assert output == OUTPUT[state.boundary.position :]
         assert compressed == content[start:]
         assert again.md5_hex() == hashlib.md5(content).hexdigest()
@@ -81,7 +81,10 @@ def test_damage_comes_after_all_that_was_sound(tmp_path, path):
     archives.flip(copy, -4)  # the size in the last trailer
     batches, sums = [], digests.StreamDigests()
     with source.open_source(str(copy), FAST) as archive:
-        with pump.Pump(archive, gzip_stream.GzipInflater(), 0, sums) as flow, pytest.raises(inflate.InflateError):
+        with (
+            pump.Pump(archive, inflate_process.ThisProcess(None, "a.gz"), 0, sums) as flow,
+            pytest.raises(inflate.InflateError),
+        ):
             batches.extend(bytes(item.batch.data) for item in flow if isinstance(item, pump.Inflated))
         assert num_pump_threads() == 0
         # What was not digested yet can be, from there on.
@@ -96,7 +99,7 @@ def test_a_server_that_fails_ends_the_pass(path):
     with fault_server.FaultServer(path.parent) as server:
         server.faults = fault_server.Faults(only=lambda method, _, bytes_asked: "300000-" in bytes_asked, status=503)
         with source.open_source(server.url("a.gz"), FAST) as archive:
-            flow = pump.Pump(archive, gzip_stream.GzipInflater(), 0, digests.StreamDigests())
+            flow = pump.Pump(archive, inflate_process.ThisProcess(None, "a.gz"), 0, digests.StreamDigests())
             with flow, pytest.raises(errors.NetworkError, match="503"):
                 list(flow)
     assert num_pump_threads() == 0
@@ -112,7 +115,7 @@ class FailingDigests(digests.StreamDigests):
 def test_digests_that_fail_end_the_pass(path):
     with (
         source.open_source(str(path), FAST) as archive,
-        pump.Pump(archive, gzip_stream.GzipInflater(), 0, FailingDigests()) as flow,
+        pump.Pump(archive, inflate_process.ThisProcess(None, "a.gz"), 0, FailingDigests()) as flow,
         pytest.raises(MemoryError, match="no more"),
     ):
         list(flow)
@@ -122,7 +125,7 @@ def test_digests_that_fail_end_the_pass(path):
 def test_who_leaves_early_leaves_no_threads(path):
     with (
         source.open_source(str(path), FAST) as archive,
-        pump.Pump(archive, gzip_stream.GzipInflater(), 0, digests.StreamDigests()) as flow,
+        pump.Pump(archive, inflate_process.ThisProcess(None, "a.gz"), 0, digests.StreamDigests()) as flow,
     ):
         next(iter(flow))
         assert num_pump_threads() >= 1
@@ -133,7 +136,7 @@ def test_who_is_slow_is_not_overrun(tmp_path):
     """Output waits when nobody takes it: most of a large file has not been inflated."""
     target = tmp_path / "a.gz"
     target.write_bytes(archives.gz(bytes(200 << 20), level=1))
-    inflater = gzip_stream.GzipInflater()
+    inflater = inflate_process.ThisProcess(None, "a.gz")
     with (
         source.open_source(str(target), source.Options()) as archive,
         pump.Pump(archive, inflater, 0, digests.StreamDigests()) as flow,
@@ -149,5 +152,5 @@ def test_the_oldest_digest_state_serves_where_all_are_ahead(path):
     sums = digests.StreamDigests()
     sums.update(path.read_bytes()[:1000])
     with source.open_source(str(path), FAST) as archive:
-        flow = pump.Pump(archive, gzip_stream.GzipInflater(), 0, sums)
+        flow = pump.Pump(archive, inflate_process.ThisProcess(None, "a.gz"), 0, sums)
         assert flow.digest_state(10)["num_bytes"] == flow.digest_state(5000)["num_bytes"] == 1000

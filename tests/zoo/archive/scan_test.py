@@ -105,6 +105,23 @@ def test_small_chunks_do_not_keep_a_pass_from_being_saved(tmp_path, archive):
     assert len(saves) >= 2
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_over_a_slow_line_a_pass_is_saved_by_the_clock(tmp_path, archive, monkeypatch):
+    def num_saves(folder):
+        saves = set()
+
+        def progress(done, total):
+            with journal.Journal(folder / "e" / ".archive.index.sqlite.part") as log:
+                saves.add(log.progress()["inflater"]["boundary"]["offset"] if log.progress() else 0)
+
+        passes.indexed(archive, folder, chunk_bytes=5000, progress=progress)
+        return len(saves)
+
+    assert num_saves(tmp_path / "quick") == 1
+    monkeypatch.setattr(scan, "SAVE_S", 0.0)
+    assert num_saves(tmp_path / "slow") > 5
+
+
 def damaged(archive, tmp_path, *shares):
     path = tmp_path / "damaged.tar.gz"
     path.write_bytes(archive.read_bytes())
