@@ -52,9 +52,19 @@ class Stage(snt.Module):
     def __call__(self, inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
         """[B, H, W, C] -> features, of half the height and width (rounded up) with downsampling."""
         outputs = inputs
-        for block in self._body:
-            outputs = block(outputs, is_training)
-        return outputs if self._downsample is None else self._downsample(outputs, is_training)
+        for part in self.parts:
+            outputs = part(outputs, is_training)
+        return outputs
+
+    @property
+    def parts(self) -> "list[InceptionBlock | ConvBNReLU]":
+        """The blocks in order, and the convolution that downsamples."""
+        return [*self._body, *([] if self._downsample is None else [self._downsample])]
+
+
+def pool_large(maps: tf.Tensor) -> tf.Tensor:
+    """The max pool behind conv1 of the variant for large images."""
+    return tf.nn.max_pool2d(maps, ksize=3, strides=2, padding="SAME")
 
 
 class SmallInception(snt.Module):
@@ -64,11 +74,14 @@ class SmallInception(snt.Module):
         num_classes: number of logits K.
         large_inputs: the variant for images of about 224 pixels: conv1 is 7x7 with stride 2, followed by a 3x3 max
             pool of stride 2. The variables have the same names; only the shape of conv1's kernel differs.
+
+    Attributes:
+        large_inputs: see the argument.
     """
 
     def __init__(self, num_classes: int, large_inputs: bool = False, name: str | None = None) -> None:
         super().__init__(name=name)
-        self._large_inputs = large_inputs
+        self.large_inputs = large_inputs
         self.conv1 = ConvBNReLU(96, 7, stride=2) if large_inputs else ConvBNReLU(96, 3)
         self.stage1 = Stage(_STAGE1, downsample=160)
         self.stage2 = Stage(_STAGE2, downsample=240)
@@ -86,8 +99,13 @@ class SmallInception(snt.Module):
             [B, K] logits.
         """
         outputs = self.conv1(images, is_training)
-        if self._large_inputs:
-            outputs = tf.nn.max_pool2d(outputs, ksize=3, strides=2, padding="SAME")
+        if self.large_inputs:
+            outputs = pool_large(outputs)
         for stage in (self.stage1, self.stage2, self.stage3):
             outputs = stage(outputs, is_training)
         return self._pred(tf.reduce_max(outputs, axis=[1, 2]))
+
+    @property
+    def prediction(self) -> snt.Linear:
+        """The last layer, from pooled features to logits."""
+        return self._pred

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import sonnet as snt
 import tensorflow as tf
 
 from heldout import batches, ensemble, learners, schedules, subsets, training, training_config
-from heldout.models import registry
+from heldout.models import registry, sequential
 from tests.reference import plain_sgd
 
 _SHAPE = (8, 8, 1)
@@ -104,6 +105,32 @@ def test_float32_lenet_keeps_runs_apart_in_the_grouped_convolution():
             np.testing.assert_allclose(together[key], value, rtol=0, atol=1e-5)
 
 
+def test_small_inception_keeps_runs_and_their_batch_statistics_apart():
+    config = training_config.TrainingConfig(num_epochs=1, batch_size=10, learning_rate=0.01)
+    module = registry.build("small_inception", _CLASSES, _SHAPE)
+    values = [initial_values("small_inception", "float32", seed) for seed in range(2)]
+    group = ensemble.EnsembleLearner(module, 2)
+    group_losses, _ = train(group, config, draws(2), values)
+    images = tf.cast(examples()[0][:7], tf.float32)
+    single = learners.SingleLearner(registry.build("small_inception", _CLASSES, _SHAPE))
+    trainer = training.Trainer(single, *examples(), lambda x: tf.cast(x, "float32"), config)
+    for position in range(2):
+        losses = trainer.train([draws(2)[position]], [values[position]])
+        np.testing.assert_allclose(group_losses[:, position], losses[:, 0], rtol=1e-4)
+        alone, together = values_after(single, 0, module), values_after(group, position, module)
+        assert alone.keys() == together.keys()
+        assert together["model/conv1/bn/moving_variance/_counter"] == 3
+        for key, value in alone.items():
+            scale = np.abs(value).max() + 1e-3
+            np.testing.assert_allclose(together[key] / scale, value / scale, rtol=0, atol=2e-3, err_msg=key)
+    # Evaluation uses the moving averages, each run its own.
+    logits = group.logits(tf.stack([images, images]), is_training=False)
+    for position in range(2):
+        group.copy_to(position, module)
+        np.testing.assert_allclose(logits[position], module(images, is_training=False), rtol=0, atol=1e-4)
+    assert not np.allclose(logits[0], logits[1], atol=1e-2)
+
+
 def test_one_compiled_epoch_serves_all_groups_and_subset_sizes():
     module = registry.build("mlp", _CLASSES, _SHAPE)
     group = ensemble.EnsembleLearner(module, 2)
@@ -150,4 +177,8 @@ def test_loss_falls_and_training_can_be_ended_early():
 
 def test_only_models_made_of_known_layers_are_batched():
     assert ensemble.supports(registry.build("lenet", _CLASSES, _SHAPE))
-    assert not ensemble.supports(registry.build("small_inception", _CLASSES, _SHAPE))
+    assert ensemble.supports(registry.build("small_inception", _CLASSES, _SHAPE))
+    assert ensemble.supports(snt.nets.ResNet50(_CLASSES))
+    assert not ensemble.supports(snt.nets.ResNet50(_CLASSES, resnet_v2=True))
+    assert not ensemble.supports(snt.nets.VectorQuantizer(1, 1, 0.1))
+    assert not ensemble.supports(sequential.SequentialClassifier([snt.Conv2D(3, 3, data_format="NCHW")]))
