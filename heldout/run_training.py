@@ -95,11 +95,11 @@ class RunTrainer:
         return self._trainers[num_runs]
 
     def _learner(self, num_runs: int) -> learners.Learner:
-        if ensemble.supports(self._module):
-            return ensemble.EnsembleLearner(self._module, num_runs)
-        if num_runs != 1:
+        if num_runs == 1:
+            return learners.SingleLearner(self._build())
+        if not ensemble.supports(self._module):
             raise errors.InvalidValueError(f"{self._recipe.architecture} trains one run at a time, not {num_runs}")
-        return learners.SingleLearner(self._build())
+        return ensemble.EnsembleLearner(self._module, num_runs)
 
     def _finish(
         self, run: layout.Run, draw: batches.RunDraw, learner: learners.Learner, position: int, loss: float

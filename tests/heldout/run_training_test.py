@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import sonnet as snt
 import tensorflow as tf
 
-from heldout import evaluation, learners, run_training, subsets
+from heldout import evaluation, run_training, subsets
 from heldout.datasets import digits
 from heldout.models import registry
 from tests import cases
@@ -84,7 +85,7 @@ def test_a_whole_float32_run_keeps_99_percent_of_its_bits_in_a_group(tmp_path):
     group.train_group(runs(tmp_path / "group", range(4)))
     bits = []
     for run_id in range(4):
-        single = _SingleRunTrainer(recipe, data)
+        single = run_training.RunTrainer(recipe, data)
         single.train_group(runs(tmp_path / "single", [run_id]))
         for name in ("group", "single"):
             aux = aux_arrays.read(runs(tmp_path / name, [run_id])[0].aux_arrays_path)
@@ -92,14 +93,6 @@ def test_a_whole_float32_run_keeps_99_percent_of_its_bits_in_a_group(tmp_path):
     for together, alone in zip(bits[::2], bits[1::2], strict=True):
         assert 0.5 < np.mean(alone) < 1
         assert np.mean(together == alone) >= 0.99
-
-
-class _SingleRunTrainer(run_training.RunTrainer):
-    """Trains the module itself, as architectures without a batched form are."""
-
-    def _learner(self, num_runs):
-        assert num_runs == 1
-        return learners.SingleLearner(self._build())
 
 
 @pytest.mark.parametrize(("hidden_size", "expected"), [(8, 8), (20_000, 1), (8_000, 3)])
@@ -110,14 +103,26 @@ def test_groups_are_as_large_as_the_cache_allows(data, hidden_size, expected):
     assert trainer.largest_group(5) == 5
 
 
-def test_small_inception_trains_alone(tmp_path, data):
-    recipe = cases.tiny_recipe(data, "small_inception", {}, num_epochs=1, batch_size=20)
+class OwnModel(snt.Module):
+    """A user's model, of which nothing is known but how it is called."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = snt.Linear(num_classes)
+
+    def __call__(self, images, is_training):
+        return self.layer(snt.flatten(images))
+
+
+def test_a_model_without_a_batched_form_trains_alone(tmp_path, data):
+    architecture = f"{__name__}:OwnModel"
+    recipe = cases.tiny_recipe(data, architecture, {}, num_epochs=1, batch_size=20)
     trainer = run_training.RunTrainer(recipe, data)
     assert trainer.largest_group(8) == 1
     with pytest.raises(ValueError, match="one run at a time"):
         trainer.train_group(runs(tmp_path, [0, 1]))
     (result,) = trainer.train_group(runs(tmp_path, [0]))
-    module = registry.build("small_inception", 10, data.image_shape)
+    module = registry.build(architecture, 10, data.image_shape)
     assert checkpoints.restore(module, result.run.checkpoint_prefix(1)).epoch == 1
 
 
