@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from heldout import evaluation_results, recipes, training_config, workers
-from zoo import errors, files, layout, registry, verify
+from zoo import aux_arrays, errors, files, layout, registry, verify
 
 # Starting a worker takes seconds, restoring a small checkpoint milliseconds.
 _CHECKPOINTS_A_WORKER = 50
@@ -202,6 +202,65 @@ def predict(
             if progress is not None:
                 progress(num_done, len(pairs))
     return num_predictions, found
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What `predict` would do.
+
+    Attributes:
+        runs: to be rebuilt.
+        architecture: into which; None where nothing tells.
+        dataset: on which; None where nothing tells where it lies.
+        num_predictions: of all runs, on both splits; None where neither recipe nor record tells.
+    """
+
+    runs: tuple[layout.Run, ...]
+    architecture: str | None
+    dataset: str | None
+    num_predictions: int | None
+
+
+def plan_prediction(
+    runs: Sequence[layout.Run], *, architecture: str | None = None, dataset: str | None = None
+) -> Prediction:
+    """What `predict` would do with the same arguments; reads no more than the recipe or one record.
+
+    Raises:
+        DamagedFileError: the recipe is damaged.
+    """
+    if not runs:
+        return Prediction((), architecture, dataset, 0)
+    zoo, experiment = runs[0].zoo, runs[0].experiment
+    recipe, published = recipes.read(zoo, experiment), registry.PUBLISHED.get(experiment)
+    told = recipe.architecture if recipe is not None else published.architecture if published is not None else None
+    num_examples = _num_examples(runs[0], recipe)
+    return Prediction(
+        tuple(runs),
+        architecture or told,
+        dataset or recipes.default_dataset(zoo, experiment),
+        None if num_examples is None else num_examples * len(runs),
+    )
+
+
+def _num_examples(run: layout.Run, recipe: recipes.Recipe | None) -> int | None:
+    """N + M, by the recipe, else by the record of a run; None where neither tells."""
+    sizes = [] if recipe is None else [recipe.dataset.get(name) for name in ("num_train", "num_test")]
+    told = [size for size in sizes if isinstance(size, int)]
+    if len(told) == 2:
+        return sum(told)
+    try:
+        aux = aux_arrays.read(run.aux_arrays_path)
+    except (errors.HeldoutError, OSError):
+        return None
+    return aux.num_train + aux.num_test
+
+
+def told_by(zoo: files.PathLike, experiment: str, flag: str, value: str | None) -> str:
+    """Where an experiment's architecture or data set comes from, for people: the flag, the recipe or the name."""
+    if value is not None:
+        return f"--{flag}"
+    return layout.RECIPE_NAME if layout.recipe_path(zoo, experiment).exists() else "the experiment's name"
 
 
 def _differences(run: layout.Run, split: str, result: evaluation_results.RunEvaluation) -> list[verify.Finding]:

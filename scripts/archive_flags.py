@@ -22,7 +22,7 @@ REGISTRY = flags.DEFINE_string(
     "$HELDOUT_REGISTRY.",
 )
 DEST = flags.DEFINE_string(
-    "dest", os.environ.get("HELDOUT_ZOO") or None, "Folder of the zoo that the results go to. Without it $HELDOUT_ZOO."
+    "dest", common_flags.DEFAULT_ZOO, "Folder of the zoo that the results go to. Without it $HELDOUT_ZOO."
 )
 PARALLEL = flags.DEFINE_integer("parallel", 4, "Ranges that are read from a server at the same time.", 1, 64)
 TIMEOUT = flags.DEFINE_float("timeout_s", 60.0, "Seconds without a byte after which a connection counts as stalled.")
@@ -50,6 +50,7 @@ class Archive:
         experiment: name for its experiment; None if neither flag nor registry tells.
         md5: digest that it must have, None where it is not known.
         size: bytes that it must have, None where it is not known.
+        published: what is known of it by the name of its experiment; None where --archive names another place of it.
     """
 
     url: str
@@ -57,6 +58,7 @@ class Archive:
     experiment: str | None
     md5: str | None
     size: int | None
+    published: registry.Published | None = None
 
     @property
     def folder(self) -> str:
@@ -93,41 +95,47 @@ def archive() -> Archive:
     """The archive that --archive, --experiment and --registry name.
 
     Raises:
-        UsageError: neither --archive nor --experiment is given.
+        UsageError: neither --archive nor --experiment is given, and --registry does not name one experiment alone.
         InvalidValueError: no such experiment is known.
     """
     url, experiment = choices.path(ARCHIVE.value), common_flags.EXPERIMENT.value
-    if not url and experiment is None:
-        known = ", ".join(sorted(registry.PUBLISHED))
-        raise errors.UsageError(f"give --experiment (one of {known}, or of --registry) or --archive; see --help")
-    if experiment is None:
-        assert url is not None
+    if url and experiment is None:
         return Archive(url, source.name(url), None, None, None)
-    layout.check_experiment_name(experiment)
+    if experiment is not None:
+        layout.check_experiment_name(experiment)
     registry_url = choices.path(REGISTRY.value)
     if OFFLINE.value and registry_url and addresses.local_path(registry_url) is None:
+        if experiment is None:
+            where = addresses.display(registry_url)
+            raise errors.UsageError(f"--offline: {where} is not asked which experiment it names; give --experiment")
         if not url:
             # What is here may be enough; the registry would have to be asked of a server.
             return Archive(registry_url, f"{experiment}.tar.gz", experiment, None, None)
         registry_url = None
-    if url:
-        known_as = registry.known(registry_url, options()).get(experiment)
-        if known_as is None:
-            return Archive(url, source.name(url), experiment, None, None)
-    else:
+    if not url:
         known_as = registry.find(experiment, registry_url, options())
-        url = known_as.url
-    return Archive(url, source.name(url), experiment, known_as.md5, known_as.size)
+        name = source.name(known_as.url)
+        return Archive(known_as.url, name, known_as.name, known_as.md5, known_as.size, known_as)
+    assert experiment is not None
+    other = registry.known(registry_url, options()).get(experiment)
+    md5, size = (None, None) if other is None else (other.md5, other.size)
+    return Archive(url, source.name(url), experiment, md5, size)
+
+
+def naming() -> list[str]:
+    """The flags by which the archive was named, for another program; of an address only what messages may show."""
+    flag_values = ((flag, flag.value) for flag in (ARCHIVE, REGISTRY, common_flags.EXPERIMENT, GCS_TOKEN))
+    return [f"--{flag.name}={addresses.display(str(value))}" for flag, value in flag_values if flag.present and value]
 
 
 def refuse_offline(found: Archive) -> None:
     """For work that needs the archive itself.
 
     Raises:
-        InvalidValueError: it lies on a server, and --offline is given.
+        MissingFileError: it lies on a server, and --offline is given.
     """
     if OFFLINE.value and not found.is_local:
-        raise errors.InvalidValueError(
+        raise errors.MissingFileError(
             f"--offline: {found.where} lies on a server and what is wanted of it is not here; leave the flag out, or "
             "give a copy on this machine with --archive"
         )

@@ -10,26 +10,32 @@ from zoo.remote import source
 _MOST_MEMBERS = 20
 
 
-def run(archive: archive_flags.Archive, places: indexing.Places, expected: scan.Expected) -> index.Facts | None:
+def run(archive: archive_flags.Archive, places: indexing.Places, expected: scan.Expected) -> indexing.Result | None:
     """What there is to say of an archive, after a pass over it if none was made before.
 
     Returns:
-        The facts; None if --dry_run was given, and the plan printed.
+        What was found; None if --dry_run was given, and the plan printed.
     """
     facts = indexing.existing(places, expected)
+    num_read = 0
+    if facts is not None and archive.is_local:
+        with source.open_source(archive.url, archive_flags.options()) as opened:
+            num_read = indexing.check_same(facts, opened, places)
     if archive_flags.DRY_RUN.value:
         _say_plan(archive, places, done=facts is not None)
         return None
     if facts is not None:
-        if archive.is_local:
-            with source.open_source(archive.url, archive_flags.options()) as opened:
-                indexing.check_same(facts, opened, places)
         indexing.remove_leftovers(places)
-        print("complete already, nothing to do")
-        return facts
+        print(f"complete already, nothing to do: {places.index}")
+        if archive.is_local:
+            print(
+                f"read again: {files.count_text(num_read, 'file')} of the archive, as the index says; "
+                "zoo_verify --archive reads all of it"
+            )
+        return indexing.Result(facts, is_new=False)
     archive_flags.refuse_offline(archive)
     with transfer_bar.shown(archive.name) as progress:
-        return indexing.make(archive.url, places, expected, archive_flags.options(), progress).facts
+        return indexing.make(archive.url, places, expected, archive_flags.options(), progress)
 
 
 def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: bool) -> None:
@@ -43,24 +49,25 @@ def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: 
     if places.journal.exists():
         print(f"an earlier pass is continued: {places.journal}")
     print(f"kept: {', '.join(str(path) for path in (places.run_table, places.index) if path is not None)}")
-    needed, free = indexing.disk_needed(size), files.free_bytes(places.index.parent)
-    print(f"disk: at most {files.size_text(needed)}, {files.size_text(free)} are free")
+    for line in files.room_report(places.index.parent, indexing.disk_needed(size)):
+        print(line)
 
 
-def say(facts: index.Facts, index_path: pathlib.Path, run_table: pathlib.Path | None = None) -> int:
+def say(result: indexing.Result, index_path: pathlib.Path, run_table: pathlib.Path | None = None) -> int:
     """Prints what there is to say of an archive.
 
     Args:
-        facts: what the pass over it found.
+        result: what the pass over it found, or an earlier one.
         index_path: the index that it made.
         run_table: the run table that it made besides, if any.
 
     Returns:
         The exit status, 3 if the archive is damaged.
     """
+    facts = result.facts
     md5 = f"MD5 {facts.md5}" if facts.md5 is not None else f"CRC32C {facts.crc32c:08x}"
     print(f"{facts.name}: {files.size_text(facts.size)}, {md5}")
-    print(facts.checked)
+    print(facts.checked if result.is_new else f"{facts.checked} (when the index was made)")
     print(f"index: {index_path} ({files.size_text(index_path.stat().st_size)})")
     if facts.state == "sound":
         return 0

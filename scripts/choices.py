@@ -1,13 +1,14 @@
 """Turns the text of flags into values, with errors that name the flag."""
 
 import collections
+from collections.abc import Collection, Sequence
 import json
 import os
 import pathlib
 import re
 from typing import Any
 
-from zoo import errors, layout
+from zoo import errors, files, layout
 
 _MOST_RUNS = 10**7
 
@@ -77,6 +78,27 @@ def required_list(flag: str, parts: list[str] | None) -> list[str]:
     return parts
 
 
+def several_of(flag: str, texts: list[str], known: Collection[str]) -> list[str]:
+    """Names of a fixed list, given one by one or with commas between them.
+
+    Args:
+        flag: the flag's name, for messages.
+        texts: its values.
+        known: all names.
+
+    Raises:
+        InvalidValueError: a name is not among the known ones.
+    """
+    names = [name.strip() for text in texts for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise errors.InvalidValueError(
+                f"--{flag}={','.join(texts)}: {name!r} is none of {', '.join(known)}; give one of them, or several "
+                f"with commas between: --{flag}={','.join(known)}"
+            )
+    return names
+
+
 def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list[tuple[float, int]]:
     """Runs of "0.5/123", "0.5/0:10" (its end left out), "0.5/*" or "all".
 
@@ -95,7 +117,9 @@ def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list
     for text in texts:
         chosen = known if text.strip() == "all" else _runs_of_part(flag, text.strip(), known)
         if not chosen:
-            raise errors.InvalidValueError(f"--{flag}={text}: there is no such run; there are {_ranges(there)}")
+            raise errors.InvalidValueError(
+                f"--{flag}={text}: there is no such run; there are {_ranges(there)}. --list tells more of them"
+            )
         found |= chosen
     return sorted(found)
 
@@ -113,13 +137,24 @@ def _runs_of_part(flag: str, text: str, known: set[tuple[float, int]]) -> set[tu
     return chosen if chosen <= known else set()
 
 
+def id_ranges(run_ids: Sequence[int]) -> list[str]:
+    """Ascending run ids as --runs takes them: 0, 1, 2 and 7 are "0:3" and "7"."""
+    bounds: list[list[int]] = []
+    for run_id in run_ids:
+        if bounds and run_id == bounds[-1][1]:
+            bounds[-1][1] += 1
+        else:
+            bounds.append([run_id, run_id + 1])
+    return [str(start) if stop == start + 1 else f"{start}:{stop}" for start, stop in bounds]
+
+
 def _ranges(runs: list[tuple[float, int]]) -> str:
-    """Runs for people: "0.5/0 to 0.5/399 (400)" for each ratio."""
+    """Runs for people: "0.5/0 to 0.5/399 (400 runs)" for each ratio."""
     texts = []
     for ratio in sorted({ratio for ratio, _ in runs}):
         ids = [run_id for of, run_id in runs if of == ratio]
         name = layout.ratio_name(ratio)
-        texts.append(f"{name}/{min(ids)} to {name}/{max(ids)} ({len(ids)})")
+        texts.append(f"{name}/{min(ids)} to {name}/{max(ids)} ({files.count_text(len(ids), 'run')})")
     return ", ".join(texts) or "none"
 
 

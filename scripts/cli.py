@@ -8,13 +8,20 @@ A program is a module with a docstring that teaches, its flags, and `run(argv)`;
     if __name__ == "__main__":
         main()
 
-so that `python -m scripts.NAME` and the console command NAME behave alike. Exit status: 0 done, 1 an error that the
-message explains, 2 wrong usage, 3 data that is not what it must be by its digests or checksums, 4 a server that cannot
-be reached or fails, 130 interrupted, 143 terminated.
+so that `python -m scripts.NAME` and the console command NAME behave alike. Exit status, the same in every program:
+
+    0    done
+    1    an error that the message explains: a file that is not there or in the way, a disk that is full
+    2    wrong usage: a flag that is not known, is missing, contradicts another, or has a value that it cannot have
+    3    data that is not what it must be by its digests or checksums
+    4    a server that cannot be reached or fails
+    130  interrupted
+    143  terminated
 """
 
 from collections.abc import Callable, Collection, Sequence
 import re
+import shlex
 import signal
 import sys
 import textwrap
@@ -28,9 +35,10 @@ from zoo import errors
 _EVERYWHERE = ("data_dir", "device")
 
 
+USAGE_STATUS = 2
 DAMAGED_STATUS = 3
 _STATUSES = {
-    errors.UsageError: 2,
+    errors.InvalidValueError: USAGE_STATUS,
     errors.IntegrityError: DAMAGED_STATUS,
     errors.UnsafeArchiveError: DAMAGED_STATUS,
     errors.NetworkError: 4,
@@ -67,14 +75,14 @@ def _parse(known: Collection[str], argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(f"{error}\nRun with --help to see what there is.", status=2)
+        _fail(f"{error}\nRun with --help to see what there is.", status=USAGE_STATUS)
     if len(rest) > 1:
-        _fail(f"unexpected argument {rest[1]!r}: options are given as --name=value; see --help", status=2)
+        _fail(f"unexpected argument {rest[1]!r}: options are given as --name=value; see --help", status=USAGE_STATUS)
     # Modules that programs share define flags for all of them; one that this program does not read would do nothing.
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         for flag in defined if module.startswith("scripts.") else ():
             if flag.present and flag.name not in known and flag.name not in _EVERYWHERE:
-                _fail(f"--{flag.name} is not read by this program; see --help", status=2)
+                _fail(f"--{flag.name} is not read by this program; see --help", status=USAGE_STATUS)
     return rest
 
 
@@ -88,8 +96,21 @@ def _guarded(run: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, _Terminated)
         word = "terminated" if terminated else "interrupted"
-        print(f"\n{word}: what was finished is kept, the same command continues", file=sys.stderr)
+        print(f"\n{word}: the same command continues with what is left to do", file=sys.stderr)
         return 143 if terminated else 130
+
+
+def say_next(program: str, *arguments: str) -> None:
+    """Prints the command that follows a successful one, as it can be typed.
+
+    Args:
+        program: its name.
+        arguments: its flags.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_module = spec is not None and spec.name.startswith("scripts.")
+    start = ["python", "-m", f"scripts.{program}"] if is_module else [program]
+    print(f"next: {shlex.join([*start, *arguments])}")
 
 
 def _fail(message: str, status: int) -> Any:
@@ -111,9 +132,10 @@ def _help(module: Any, own: Sequence[flags.Flag]) -> str:
 
 def _kind(flag: flags.Flag) -> str:
     """What stands behind the equals sign."""
-    if isinstance(flag, flags.EnumFlag):
+    if isinstance(flag.parser, flags.EnumParser):
         return "|".join(flag.parser.enum_values)
-    if flag.flag_type().startswith("comma"):
+    # Texts that may be given several times are split at commas, too: see `choices.several_of`.
+    if flag.flag_type().startswith(("comma", "multi string")):
         return "A,B,..."
     return flag.flag_type().removeprefix("multi ").upper()
 

@@ -3,10 +3,20 @@
 A program passes the names of those it reads to `cli.launch`, which explains them in --help and refuses the others.
 """
 
+import os
+
 from absl import flags
 
-ZOO = flags.DEFINE_string("zoo", None, "Folder that holds experiments: <zoo>/<experiment>/<subset_ratio>/<run_id>/.")
-EXPERIMENT = flags.DEFINE_string("experiment", None, "Name of the experiment; may be left out where the zoo has one.")
+# For --zoo and --dest alike: the zoo that one works on.
+DEFAULT_ZOO = os.environ.get("HELDOUT_ZOO") or None
+ZOO = flags.DEFINE_string(
+    "zoo",
+    DEFAULT_ZOO,
+    "Folder that holds experiments: <zoo>/<experiment>/<subset_ratio>/<run_id>/. Without it $HELDOUT_ZOO.",
+)
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "Name of the experiment; may be left out where the zoo, or --registry, has one."
+)
 DATASET = flags.DEFINE_string(
     "dataset",
     None,

@@ -8,11 +8,14 @@ A healthy zoo prints, and ends with status 0,
       ratio   complete   with checkpoint   partial   damaged
       0.7          400               400         0         0
 
-Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Damaged runs
-are named with the reason, and the status is then 1.
+Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Runs of which
+there is only a row in the run table, as zoo_stream keeps them, count as complete; how many these are is said. So is how
+far a pass over an archive got that has not come to its end. Damaged runs are named with the reason, and the status is
+then 1.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import json
 from typing import Any
 
@@ -20,30 +23,41 @@ from absl import flags
 import tqdm
 
 from scripts import choices, cli, common_flags
-from zoo import inventory, layout
+from zoo import files, inventory, layout
+from zoo.archive import unfinished
 
 _SHARED_FLAGS = ("zoo", "experiment")
 
 _DEEP = flags.DEFINE_bool("deep", False, "Read every record again, also those that run_table.npz knows unchanged.")
 _FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
-_MAX_PROBLEMS = flags.DEFINE_integer("max_problems", 20, "Partial and damaged runs to name for each experiment.")
+_MAX_PROBLEMS = flags.DEFINE_integer(
+    "max_problems",
+    20,
+    "Partial and damaged runs to name for each experiment, and names that are no part of it.",
+    lower_bound=0,
+)
 
 
 def run(argv: Sequence[str]) -> int:
     """Flags -> inventory -> text or JSON. Status 1 if anything is damaged."""
     del argv
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
-    name = common_flags.EXPERIMENT.value
-    names = [choices.experiment(zoo, name)] if name or not layout.experiments(zoo) else layout.experiments(zoo)
-    inventories = [_take(zoo, name) for name in names]
+    names = _names(zoo, common_flags.EXPERIMENT.value)
+    found = [(_take(zoo, name), unfinished.of_experiment(zoo, name)) for name in names]
     if _FORMAT.value == "json":
-        print(json.dumps([_as_json(item) for item in inventories], indent=2))
-    elif inventories:
-        print("\n\n".join(_as_text(item) for item in inventories))
+        print(json.dumps([_as_json(item, begun) for item, begun in found], indent=2))
     else:
-        print(f"{zoo}: no experiments; train one with train_runs --zoo={zoo}")
-    damaged = any(item.complaint or any(ratio.count("damaged") for ratio in item.ratios) for item in inventories)
+        print("\n\n".join(_as_text(item, begun) for item, begun in found))
+    damaged = any(item.complaint or any(ratio.count("damaged") for ratio in item.ratios) for item, _ in found)
     return 1 if damaged else 0
+
+
+def _names(zoo: str, name: str | None) -> list[str]:
+    """The experiments to list, among them those of which there is no more than an unfinished pass."""
+    there = sorted({*layout.experiments(zoo), *unfinished.experiments(zoo)})
+    if name is None and there:
+        return there
+    return [name] if name is not None and name in there else [choices.experiment(zoo, name)]
 
 
 def _take(zoo: str, experiment: str) -> inventory.ExperimentInventory:
@@ -56,12 +70,11 @@ def _take(zoo: str, experiment: str) -> inventory.ExperimentInventory:
         return inventory.take(zoo, experiment, deep=_DEEP.value, progress=advance)
 
 
-def _as_text(item: inventory.ExperimentInventory) -> str:
+def _as_text(item: inventory.ExperimentInventory, begun: unfinished.UnfinishedPass | None) -> str:
     sizes = "no complete run"
     if item.num_train is not None:
         sizes = f"{item.num_train} training and {item.num_test} test examples"
-    packed = "no run table" if item.num_packed is None else f"{item.num_packed} runs packed in run_table.npz"
-    lines = [f"{item.experiment}: {sizes}, {packed}"]
+    lines = [f"{item.experiment}: {sizes}, {_packed(item)}"]
     if item.ratios:
         lines.append("  ratio   complete   with checkpoint   partial   damaged")
     for ratio in item.ratios:
@@ -77,23 +90,44 @@ def _as_text(item: inventory.ExperimentInventory) -> str:
     if item.complaint:
         lines.append(f"  damaged: {item.complaint}")
     if item.unknown:
-        lines.append(f"  not part of a zoo: {', '.join(item.unknown)}")
+        more = len(item.unknown) - _MAX_PROBLEMS.value
+        shown = [*item.unknown[: _MAX_PROBLEMS.value], *([f"and {more} more"] if more > 0 else [])]
+        lines.append(f"  not part of a zoo: {', '.join(shown)}")
+    if begun is not None:
+        lines.append(f"  {_unfinished(begun)}; the same zoo_stream command continues")
     return "\n".join(lines)
 
 
-def _as_json(item: inventory.ExperimentInventory) -> dict[str, Any]:
+def _packed(item: inventory.ExperimentInventory) -> str:
+    if item.num_packed is None:
+        return "no run table"
+    alone = f", {item.num_table_only} of them without a folder" if item.num_table_only else ""
+    return f"{files.count_text(item.num_packed, 'run')} packed in run_table.npz{alone}"
+
+
+def _unfinished(begun: unfinished.UnfinishedPass) -> str:
+    if begun.num_done is None or begun.num_bytes is None:
+        return f"unfinished pass over an archive: {begun.path}, which does not tell how far it got"
+    done, total = files.size_text(begun.num_done), files.size_text(begun.num_bytes)
+    return f"unfinished pass over {begun.archive}: {done} of {total} read"
+
+
+def _as_json(item: inventory.ExperimentInventory, begun: unfinished.UnfinishedPass | None) -> dict[str, Any]:
     return {
         "experiment": item.experiment,
         "num_train": item.num_train,
         "num_test": item.num_test,
         "num_packed": item.num_packed,
+        "num_table_only": item.num_table_only,
         "complaint": item.complaint,
         "unknown": item.unknown,
+        "unfinished_pass": None if begun is None else dataclasses.asdict(begun) | {"path": str(begun.path)},
         "ratios": [
             {
                 "subset_ratio": ratio.subset_ratio,
                 "complete": ratio.num_complete,
                 "with_checkpoint": ratio.num_with_checkpoint,
+                "table_only": ratio.num_table_only,
                 "partial": ratio.count("partial"),
                 "damaged": ratio.count("damaged"),
                 "problems": [

@@ -7,6 +7,7 @@ fails, the same command continues where it was. The file appears only when size,
 for it or stated by the server; without any of them it says what the digests are. A healthy download prints
 
     runs/cifar100-inception.tar.gz: 244 GB, MD5 verified
+    next: python -m scripts.zoo_index --archive=runs/cifar100-inception.tar.gz --experiment=cifar100-inception
 
 and ends with status 0. zoo_index then indexes the file, zoo_fetch --archive=FILE --runs=all unpacks it safely. Who only
 wants the statistics, or some runs, needs no download: see zoo_stream and zoo_fetch.
@@ -36,14 +37,32 @@ def run(argv: Sequence[str]) -> int:
         return 0
     with source.open_source(archive.url, archive_flags.options()) as opened:
         if archive_flags.DRY_RUN.value:
-            size = opened.state.size
-            print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}")
-            print(f"disk: {files.size_text(files.free_bytes(folder))} are free")
+            _say_plan(archive, target, opened.state.size)
             return 0
         with transfer_bar.shown(archive.name) as progress:
             result = download.download(opened, target, expected_md5=archive.md5, progress=progress)
     print(f"{result.path}: {files.size_text(result.size)}, {result.checked}")
+    _say_next(archive, target)
     return 0
+
+
+def _say_plan(archive: archive_flags.Archive, target: pathlib.Path, size: int) -> None:
+    if target.exists() and target.stat().st_size == size:
+        print(f"{target}: {files.size_text(size)}, there already, nothing would be written")
+        return
+    print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}")
+    if target.exists():
+        print(f"warning: {target}: is there with another size; delete it or choose another --dest")
+    for line in files.room_report(target.parent, download.missing_bytes(target, size)):
+        print(line)
+
+
+def _say_next(archive: archive_flags.Archive, target: pathlib.Path) -> None:
+    """How to index the file; its MD5 is known by the name of the experiment."""
+    named = [text for text in archive_flags.naming() if not text.startswith(("--archive=", "--gcs_token="))]
+    if archive.published is not None:
+        named = [f"--experiment={archive.folder}", *(text for text in named if not text.startswith("--experiment="))]
+    cli.say_next("zoo_index", f"--archive={target}", *named)
 
 
 def main() -> None:

@@ -9,8 +9,11 @@ after a kill, and does nothing once the index is there. A healthy archive prints
     cifar100-inception.tar.gz: 244 GB, MD5 f87218368528afa6e2407c8410f1ffa1
     verified: MD5 known for this archive, CRC32 of gzip
     index: runs/cifar100-inception.tar.gz.index.sqlite (23 MB)
+    next: python -m scripts.zoo_fetch --archive=runs/cifar100-inception.tar.gz --runs=0.1/0 --dest=runs
 
-Published beside the archive under that name, zoo_fetch finds it by itself.
+Published beside the archive under that name, zoo_fetch finds it by itself. An index that is there already, such as one
+that came with the archive, is held against a few of the archive's files and never replaced: where it is that of another
+archive, the status is 1. Whether all of the archive is as it says, zoo_verify tells.
 """
 
 from collections.abc import Sequence
@@ -19,9 +22,9 @@ import pathlib
 
 from absl import flags
 
-from scripts import archive_flags, archive_pass, choices, cli
+from scripts import archive_flags, archive_pass, choices, cli, common_flags
 from zoo import errors, layout
-from zoo.archive import indexing, scan
+from zoo.archive import index, indexing, scan
 from zoo.remote import addresses
 
 _SHARED_FLAGS = ("experiment", *archive_flags.READING)
@@ -37,10 +40,27 @@ def run(argv: Sequence[str]) -> int:
     archive = archive_flags.archive()
     places = indexing.Places(_target(archive))
     expected = scan.Expected(archive.md5, archive.experiment, archive.size)
-    facts = archive_pass.run(archive, places, expected)
-    if facts is None:
+    result = archive_pass.run(archive, places, expected)
+    if result is None:
         return 0
-    return archive_pass.say(facts, places.index)
+    status = archive_pass.say(result, places.index)
+    if status == 0:
+        _say_next(archive, places.index)
+    return status
+
+
+def _say_next(archive: archive_flags.Archive, index_path: pathlib.Path) -> None:
+    """How to fetch the first run by the index."""
+    with index.Index(index_path) as stored:
+        runs = stored.runs()
+    if runs:
+        # Beside an archive on this machine it is found.
+        local = addresses.local_path(archive.url)
+        is_found = local is not None and index_path == indexing.places_beside(local).index
+        named = [] if is_found else [f"--index={index_path}"]
+        first = f"--runs={layout.ratio_name(runs[0][0])}/{runs[0][1]}"
+        dest = common_flags.DEFAULT_ZOO or "runs"
+        cli.say_next("zoo_fetch", *archive_flags.naming(), *named, first, f"--dest={dest}")
 
 
 def _target(archive: archive_flags.Archive) -> pathlib.Path:

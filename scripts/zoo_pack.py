@@ -14,6 +14,8 @@ Put the five files into one folder of a web server or bucket; --url says where, 
 healthy run ends with
 
     packed 400 runs, 400 with checkpoint: /tmp/packed/digits-mlp.tar.gz, 92.1 MB of 101 MB, MD5 0b3e...
+    published once digits-mlp.* of /tmp/packed are on a server; others read them as here, by the address of the manifest
+    next: python -m scripts.zoo_stream --registry=/tmp/packed/digits-mlp.json --dest=streamed
 
 Runs without aux_arrays.npz are named and left out; damaged ones end the program before anything is written, unless
 they are to be skipped. The same command continues after a kill, and does nothing when all is there. Equal zoos give
@@ -28,7 +30,7 @@ import tqdm
 
 from scripts import choices, cli, common_flags
 from zoo import files, run_scan
-from zoo.archive import pack, pack_plan
+from zoo.archive import pack, pack_files, pack_plan
 
 _SHARED_FLAGS = ("zoo", "experiment")
 
@@ -107,11 +109,11 @@ def _say_what_would_be(zoo: str, experiment: str, output: str, options: pack.Opt
         bars.close()
     _name_problems(plan.problems)
     print(
-        f"would pack {_runs(plan.table.num_runs)}, {plan.num_with_checkpoint} with checkpoint: "
-        f"{files.size_text(plan.num_bytes)} before compression, up to {files.size_text(pack.disk_bytes(plan))} of disk "
-        f"in {output}; nothing was written"
+        f"would pack {files.count_text(plan.table.num_runs, 'run')}, {plan.num_with_checkpoint} with checkpoint: "
+        f"{files.size_text(plan.num_bytes)} before compression, to {output}; nothing was written"
     )
-    pack.check_disk(plan, output)
+    for line in files.room_report(output, pack.disk_missing(plan, output)):
+        print(line)
 
 
 def _pack(zoo: str, experiment: str, output: str, options: pack.Options) -> None:
@@ -122,11 +124,17 @@ def _pack(zoo: str, experiment: str, output: str, options: pack.Options) -> None
         bars.close()
     _name_problems(result.problems)
     written = result.written
+    done = "up to date, nothing to do:" if result.up_to_date else "packed"
     print(
-        f"{'up to date, nothing to do:' if result.up_to_date else 'packed'} {_runs(result.num_runs)}, "
-        f"{result.num_with_checkpoint} with checkpoint: {result.archive}, {files.size_text(written.size)} of "
-        f"{files.size_text(result.num_bytes)}, MD5 {written.md5}"
+        f"{done} {files.count_text(result.num_runs, 'run')}, {result.num_with_checkpoint} with checkpoint: "
+        f"{result.archive}, {files.size_text(written.size)} of {files.size_text(result.num_bytes)}, MD5 {written.md5}"
     )
+    print(
+        f"published once {experiment}.* of {output} are on a server; others read them as here, by the address of the "
+        "manifest"
+    )
+    manifest = pack_files.Places(pathlib.Path(output), experiment).manifest
+    cli.say_next("zoo_stream", f"--registry={manifest}", "--dest=streamed")
 
 
 def _name_problems(problems: Sequence[run_scan.RunProblem]) -> None:
@@ -134,10 +142,6 @@ def _name_problems(problems: Sequence[run_scan.RunProblem]) -> None:
         print(f"left out, {problem.state}: {problem.reason}")
     if len(problems) > _MAX_PROBLEMS.value:
         print(f"and {len(problems) - _MAX_PROBLEMS.value} more: --max_problems={len(problems)} names them all")
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def main() -> None:

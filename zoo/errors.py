@@ -53,13 +53,14 @@ class BusyError(HeldoutError, BlockingIOError):
     """Another process is at work in the same place."""
 
 
-_CONTINUE = "what was finished is kept, the same command continues"
+_CONTINUE = "the same command then continues"
 _REPAIRS = {
     errno.ENOSPC: f"make room or choose another folder; {_CONTINUE}",
     errno.EDQUOT: f"your disk quota is used up: make room or choose another folder; {_CONTINUE}",
     errno.EACCES: "choose a folder that you may write to, or change its permissions",
     errno.EPERM: "choose a folder that you may write to, or change its permissions",
     errno.EROFS: "choose a folder on a file system that can be written to",
+    errno.EEXIST: "a file stands where a folder was expected; choose another path",
     errno.ENOTDIR: "a file stands where a folder was expected; choose another path",
     errno.EISDIR: "a folder stands where a file was expected; choose another path",
 }

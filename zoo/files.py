@@ -157,12 +157,44 @@ def size_text(num_bytes: int) -> str:
     return f"{size:.0f} {units[0]}" if size >= 99.5 or units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
+def count_text(number: int, noun: str) -> str:
+    """A number of things for people: "1 run", "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def free_bytes(folder: PathLike) -> int:
     """Room in the file system of a folder, which need not exist yet."""
-    existing = pathlib.Path(folder).absolute()
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(path: PathLike) -> pathlib.Path:
+    """The path, or what exists of it."""
+    existing = pathlib.Path(path).absolute()
     while not existing.exists():
         existing = existing.parent
-    return shutil.disk_usage(existing).free
+    return existing
+
+
+def room_report(folder: PathLike, num_bytes: int) -> list[str]:
+    """What a dry run says of the disk: nothing is refused, and nothing written.
+
+    Args:
+        folder: where something would be written; it need not exist yet.
+        num_bytes: room that it needs at most.
+
+    Returns:
+        A line with what is needed and what is free; one that begins with "warning:" for each thing that would refuse
+        the work itself.
+    """
+    free, existing = free_bytes(folder), _nearest(folder)
+    lines = [f"disk: {size_text(num_bytes)} at most are needed, {size_text(free)} are free"]
+    if num_bytes > free:
+        lines.append(f"warning: {folder}: has too little room; make room or choose another folder")
+    if not existing.is_dir():
+        lines.append(f"warning: {existing}: is a file, expected a folder; choose another path")
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        lines.append(f"warning: {existing}: may not be written to; choose another folder, or change its permissions")
+    return lines
 
 
 def check_room(folder: PathLike, num_bytes: int, what: str, repair: str = "") -> None:

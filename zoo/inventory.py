@@ -16,8 +16,10 @@ names and shapes of the variables, are verified only by `checkpoints.restore`.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
+import os
 import pathlib
 
 from zoo import errors, files, layout, run_scan, run_table, run_table_update
@@ -34,12 +36,14 @@ class RatioInventory:
         subset_ratio: share of the training set.
         num_complete: runs with sound aux arrays, or with none but a row in the run table.
         num_with_checkpoint: those among them that have a checkpoint.
+        num_table_only: those among them that have no folder, only a row in the run table.
         problems: the partial and damaged runs.
     """
 
     subset_ratio: float
     num_complete: int
     num_with_checkpoint: int
+    num_table_only: int
     problems: list[run_scan.RunProblem]
 
     def count(self, state: str) -> int:
@@ -58,8 +62,9 @@ class ExperimentInventory:
         ratios: by ascending ratio.
         num_packed: runs in its run_table.npz, None where there is none.
         complaint: what is wrong with the run table and with recipe.json, joined by "; "; None where nothing is.
-        unknown: names in the experiment's folder, not hidden, that are no part of a zoo, and in the folders of its
-            ratios those that are no run, as in "0.7/0902".
+        unknown: names in the experiment's folder that are no part of a zoo; in the folders of its ratios those that are
+            no run, as in "0.7/0902"; in the folders of its runs those that are no file of a run, as in "0.7/3/core".
+            Hidden names are never among them.
     """
 
     experiment: str
@@ -69,6 +74,11 @@ class ExperimentInventory:
     num_packed: int | None
     complaint: str | None
     unknown: list[str]
+
+    @property
+    def num_table_only(self) -> int:
+        """Runs that have no folder, only a row in the run table."""
+        return sum(ratio.num_table_only for ratio in self.ratios)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,8 +215,9 @@ def _by_ratio(
     for ratio in sorted({run.subset_ratio for run in runs}):
         of_ratio = [run for run in good if run.subset_ratio == ratio]
         with_checkpoint = sum(bool(layout.checkpoint_epochs(run)) for run in of_ratio)
+        table_only = sum(not run.directory.is_dir() for run in of_ratio)
         own = [problem for problem in problems if problem.run.subset_ratio == ratio]
-        inventories.append(RatioInventory(ratio, len(of_ratio), with_checkpoint, own))
+        inventories.append(RatioInventory(ratio, len(of_ratio), with_checkpoint, table_only, own))
     return inventories
 
 
@@ -214,6 +225,8 @@ def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
     known = {
         layout.RECIPE_NAME,
         layout.RUN_TABLE_NAME,
+        layout.LABELS_NAME,
+        layout.FAILURES_NAME,
         layout.ARCHIVE_INDEX_NAME,
         layout.PUBLISHED_INDEX_NAME,
         "scores",
@@ -221,9 +234,29 @@ def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
     }
     known |= {f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in runs}
     found = []
-    for path in directory.iterdir():
-        if layout.parse_ratio(path.name) is not None and path.is_dir():
-            found += [f"{path.name}/{child.name}" for child in path.iterdir() if not files.is_temporary(child.name)]
-        elif not path.name.startswith("."):  # locks, journals, unfinished files
-            found.append(path.name)
-    return sorted(set(found) - known)
+    for entry in _visible(directory):
+        if layout.parse_ratio(entry.name) is not None and entry.is_dir():
+            found += [f"{entry.name}/{child.name}" for child in _visible(entry)]
+        else:
+            found.append(entry.name)
+    of_runs = [name for run in runs for name in _unknown_of_run(run)]
+    return sorted({*found, *of_runs} - known)
+
+
+def _unknown_of_run(run: layout.Run) -> Iterator[str]:
+    """Names in the folder of a run that are no file of a run, relative to the experiment's folder."""
+    where = f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}"
+    for entry in _visible(run.directory):
+        is_checkpoints = entry.name == layout.CHECKPOINTS_NAME and entry.is_dir()
+        if entry.name != layout.AUX_ARRAYS_NAME and not is_checkpoints:
+            yield f"{where}/{entry.name}"
+    for entry in _visible(run.checkpoints_directory):
+        if layout.parse_checkpoint_file(entry.name) is None or not entry.is_file():
+            yield f"{where}/{layout.CHECKPOINTS_NAME}/{entry.name}"
+
+
+def _visible(directory: files.PathLike) -> list[os.DirEntry[str]]:
+    """What lies in a folder, but locks, journals, unfinished and other hidden files; nothing where it is no folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+    return []

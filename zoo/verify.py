@@ -2,7 +2,7 @@
 
     structure     what `zoo.inventory` finds: partial and damaged runs, half checkpoints, names that belong to no zoo
     aux arrays    every record is read again and validated, whatever the run table knows of it
-    run table     each row says what the record says that it was read from
+    run table     each row says what the record says that it was read from, and the record is still there
     checkpoints   the checksums of every variable, and all checkpoints hold the same variables
     archive       where the index of the archive lies in the experiment's folder: size and CRC32 of every file in it
 
@@ -38,8 +38,9 @@ class Finding:
         run: whose it is; None for what belongs to the whole experiment.
         path: file or folder.
         state: "damaged"; "differs" where predictions made again are not those recorded; "partial" for runs that are
-            not finished; "outdated" for rows of the run table whose record was replaced since, which the next program
-            that reads the table mends; "unknown" for what is no part of the experiment.
+            not finished, and for those whose record is gone while the run table keeps its row; "outdated" for rows of
+            the run table whose record was replaced since, which the next program that reads the table mends;
+            "unknown" for what is no part of the experiment.
         reason: a sentence for the user, with the path.
     """
 
@@ -69,6 +70,7 @@ class Report:
         num_records: sound aux arrays.
         num_checkpoints: sound checkpoints.
         num_compared: files held against the index of an archive.
+        num_packed: runs of which there never was more here than a row in the run table, as zoo_stream makes it.
         findings: what is not as it should be.
     """
 
@@ -77,6 +79,7 @@ class Report:
     num_records: int
     num_checkpoints: int
     num_compared: int
+    num_packed: int
     findings: list[Finding]
 
     def count(self, state: State) -> int:
@@ -87,6 +90,58 @@ class Report:
         """A JSON object."""
         numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return numbers | {"findings": [finding.to_json() for finding in self.findings]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a verification would read.
+
+    Attributes:
+        num_runs: run folders.
+        num_records: aux arrays.
+        num_checkpoints: checkpoints of which both files are there.
+        num_files: these, halves of checkpoints, recipe, run table, and the index of the archive.
+        num_bytes: of these files.
+        num_compared: files among them that would be read a second time, for the CRC32 in the index.
+    """
+
+    num_runs: int
+    num_records: int
+    num_checkpoints: int
+    num_files: int
+    num_bytes: int
+    num_compared: int
+
+
+def reading(zoo: files.PathLike, experiment: str) -> Reading:
+    """What `verify_zoo` would read; no file but the index of the archive is opened.
+
+    Raises:
+        MissingFileError: there is no such experiment.
+    """
+    directory = _directory(zoo, experiment)
+    runs = layout.runs(zoo, experiment)
+    records = [run.aux_arrays_path.stat().st_size for run in runs if run.aux_arrays_path.is_file()]
+    checkpoints = [layout.checkpoint_sizes(run) for run in runs]
+    names = (layout.RECIPE_NAME, layout.RUN_TABLE_NAME, layout.ARCHIVE_INDEX_NAME)
+    others = [path.stat().st_size for path in (directory / name for name in names) if path.is_file()]
+    sizes = [*records, *(size for pair in checkpoints for by_epoch in pair for size in by_epoch.values()), *others]
+    members, _ = _members_of_archive(zoo, experiment)
+    return Reading(
+        num_runs=len(runs),
+        num_records=len(records),
+        num_checkpoints=sum(len(index.keys() & data.keys()) for index, data in checkpoints),
+        num_files=len(sizes),
+        num_bytes=sum(sizes),
+        num_compared=len(members),
+    )
+
+
+def _directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    directory = layout.experiment_directory(zoo, experiment)
+    if not directory.is_dir():
+        raise errors.MissingFileError(f"{directory}: no such folder; check the name of the experiment")
+    return directory
 
 
 def verify_zoo(zoo: files.PathLike, experiment: str, *, progress: Progress | None = None) -> Report:
@@ -101,13 +156,12 @@ def verify_zoo(zoo: files.PathLike, experiment: str, *, progress: Progress | Non
     Raises:
         MissingFileError: there is no such experiment.
     """
-    directory = layout.experiment_directory(zoo, experiment)
-    if not directory.is_dir():
-        raise errors.MissingFileError(f"{directory}: no such folder; check the name of the experiment")
+    directory = _directory(zoo, experiment)
     report: Progress = progress or (lambda stage, done, total: None)
     survey = inventory.survey(zoo, experiment, deep=True, progress=lambda done, total: report("records", done, total))
     runs = layout.runs(zoo, experiment)
-    findings = [*_structure(survey.inventory, directory), *_run_table(survey, experiment, directory)]
+    num_packed, gone = _without_record(survey, table_alone=not runs)
+    findings = [*_structure(survey.inventory, directory), *gone, *_run_table(survey, experiment, directory)]
     num_checkpoints, of_checkpoints = _checkpoints(runs, report)
     num_compared, of_archive = _archive(zoo, experiment, report)
     return Report(
@@ -116,6 +170,7 @@ def verify_zoo(zoo: files.PathLike, experiment: str, *, progress: Progress | Non
         num_records=sum(row.run.aux_arrays_path.exists() for row in survey.rows),
         num_checkpoints=num_checkpoints,
         num_compared=num_compared,
+        num_packed=num_packed,
         findings=[*findings, *of_checkpoints, *of_archive],
     )
 
@@ -128,7 +183,34 @@ def _structure(item: inventory.ExperimentInventory, directory: pathlib.Path) -> 
         yield Finding(None, str(directory), "damaged", item.complaint)
     for name in item.unknown:
         path = str(directory / name)
-        yield Finding(None, path, "unknown", f"{path}: no part of a zoo")
+        yield Finding(_run_of(directory, name), path, "unknown", f"{path}: no part of a zoo")
+
+
+def _run_of(directory: pathlib.Path, name: str) -> layout.Run | None:
+    """The run in whose folder an unknown name lies, as in "0.7/3/core"; None for one outside of all runs."""
+    ratio_name, _, rest = name.partition("/")
+    ratio, run_id = layout.parse_ratio(ratio_name), layout.parse_run_id(rest.partition("/")[0])
+    if ratio is None or run_id is None or "/" not in rest:
+        return None
+    return layout.Run(directory.parent, directory.name, ratio, run_id)
+
+
+def _without_record(survey: inventory.Survey, *, table_alone: bool) -> tuple[int, list[Finding]]:
+    """How many runs are packed in the run table and nowhere else, and those whose record was here and is gone.
+
+    Args:
+        survey: of the experiment.
+        table_alone: there is no run folder at all, so that the table was meant to be kept alone.
+    """
+    rows = [row for row in survey.rows if not row.run.aux_arrays_path.exists()]
+    # Rows that come from an archive, or with a published table, were read from no file here.
+    gone = [] if table_alone else [row.run for row in rows if row.source_mtime_ns]
+    reason = (
+        f"gone, only its row in {layout.RUN_TABLE_NAME} is left; put the run back, as zoo_fetch does, or leave it so: "
+        "scores need no more"
+    )
+    found = [Finding(run, str(run.aux_arrays_path), "partial", f"{run.aux_arrays_path}: {reason}") for run in gone]
+    return len(rows) - len(gone), found
 
 
 def _run_table(survey: inventory.Survey, experiment: str, directory: pathlib.Path) -> Iterator[Finding]:
@@ -217,18 +299,7 @@ def _differences(here: Mapping[str, checkpoint_bundle.Spec], there: Mapping[str,
 
 def _archive(zoo: files.PathLike, experiment: str, progress: Progress) -> tuple[int, list[Finding]]:
     """Number of files held against the index of the archive, if there is one, and those that differ."""
-    path = layout.archive_index_path(zoo, experiment)
-    if not path.exists():
-        return 0, []
-    try:
-        with archive_index.Index(path) as index:
-            if index.facts.experiment not in ("", experiment):
-                reason = f"{path}: an index of {index.facts.experiment}, not of {experiment}; move it there"
-                return 0, [Finding(None, str(path), "unknown", reason)]
-            members = list(_members_here(index, path.parent))
-    except (errors.HeldoutError, OSError) as error:
-        return 0, [Finding(None, str(path), "damaged", errors.explain(error))]
-    found = []
+    members, found = _members_of_archive(zoo, experiment)
     for done, (target, member) in enumerate(members, start=1):
         fault = _fault(target, member)
         if fault is not None:
@@ -236,6 +307,23 @@ def _archive(zoo: files.PathLike, experiment: str, progress: Progress) -> tuple[
             found.append(Finding(run, str(target), "damaged", fault))
         progress("archive", done, len(members))
     return len(members), found
+
+
+def _members_of_archive(
+    zoo: files.PathLike, experiment: str
+) -> tuple[list[tuple[pathlib.Path, archive_index.Member]], list[Finding]]:
+    """The files here that the index of the archive knows, and what is wrong with the index; nothing without one."""
+    path = layout.archive_index_path(zoo, experiment)
+    if not path.exists():
+        return [], []
+    try:
+        with archive_index.Index(path) as index:
+            if index.facts.experiment not in ("", experiment):
+                reason = f"{path}: an index of {index.facts.experiment}, not of {experiment}; move it there"
+                return [], [Finding(None, str(path), "unknown", reason)]
+            return list(_members_here(index, path.parent)), []
+    except (errors.HeldoutError, OSError) as error:
+        return [], [Finding(None, str(path), "damaged", errors.explain(error))]
 
 
 def _members_here(

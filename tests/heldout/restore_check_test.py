@@ -144,3 +144,26 @@ def test_predictions_are_held_against_the_records(trained):
     assert (finding.run, finding.path, finding.state) == (runs[1], str(runs[1].aux_arrays_path), "differs")
     first = min(aux.index_test[[4, 7]])
     assert f"2 of 20 predictions on the test split are not as recorded, the first at index {first};" in finding.reason
+
+
+def test_what_would_be_predicted(trained, tmp_path):
+    runs, dataset = trained
+    told = restore_check.plan_prediction(runs[:2])
+    assert told == restore_check.Prediction(tuple(runs[:2]), "mlp", None, 2 * (60 + 20))
+    given = restore_check.plan_prediction(runs, architecture="lenet", dataset=dataset)
+    assert (given.architecture, given.dataset, given.num_predictions) == ("lenet", dataset, 3 * (60 + 20))
+    assert restore_check.plan_prediction([]).num_predictions == 0
+    layout.recipe_path(runs[0].zoo, "e").unlink()
+    assert restore_check.plan_prediction(runs) == restore_check.Prediction(tuple(runs), None, None, 3 * (60 + 20))
+    runs[0].aux_arrays_path.write_bytes(b"no record")
+    assert restore_check.plan_prediction(runs).num_predictions is None
+    published = layout.Run(tmp_path / "zoo", "cifar10-inception", 0.5, 0)
+    planned = restore_check.plan_prediction([published])
+    assert (planned.architecture, planned.dataset) == ("small_inception", "cifar10")
+
+
+def test_who_told(trained):
+    zoo = trained[0][0].zoo
+    assert restore_check.told_by(zoo, "e", "arch", "mlp") == "--arch"
+    assert restore_check.told_by(zoo, "e", "arch", None) == "recipe.json"
+    assert restore_check.told_by(zoo, "other", "arch", None) == "the experiment's name"

@@ -53,3 +53,32 @@ def test_integers():
     assert choices.integers("step_epochs", ["3", "5"]) == (3, 5)
     with pytest.raises(errors.InvalidValueError, match="--step_epochs=3,x"):
         choices.integers("step_epochs", ["3", "x"])
+
+
+def test_names_of_a_list_with_commas_or_one_by_one():
+    known = ("aux_arrays", "checkpoints")
+    assert choices.several_of("parts", ["aux_arrays"], known) == ["aux_arrays"]
+    assert choices.several_of("parts", ["checkpoints, aux_arrays"], known) == ["checkpoints", "aux_arrays"]
+    assert choices.several_of("parts", ["checkpoints", "aux_arrays"], known) == ["checkpoints", "aux_arrays"]
+    with pytest.raises(errors.InvalidValueError, match=r"--parts=aux: 'aux' is none of aux_arrays, checkpoints; give"):
+        choices.several_of("parts", ["aux"], known)
+
+
+def test_runs_that_are_not_there_are_told_how_to_list_those_that_are():
+    there = [(0.5, 1), (0.5, 2), (0.7, 3)]
+    assert choices.runs_of("runs", ["0.5/*"], there) == there[:2]
+    with pytest.raises(errors.InvalidValueError) as caught:
+        choices.runs_of("runs", ["0.5/9"], there)
+    assert str(caught.value) == (
+        "--runs=0.5/9: there is no such run; there are 0.5/1 to 0.5/2 (2 runs), 0.7/3 to 0.7/3 (1 run). --list tells "
+        "more of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("run_ids", "expected"),
+    [((), []), ((3,), ["3"]), ((0, 1, 2, 7), ["0:3", "7"]), ((1, 3, 4), ["1", "3:5"])],
+)
+def test_ranges_of_runs_are_those_that_can_be_asked_for(run_ids, expected):
+    assert choices.id_ranges(run_ids) == expected
+    assert not expected or choices.run_ids(",".join(expected)) == run_ids

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from absl import flags as absl_flags
 import pytest
 
 from scripts import cli
@@ -28,6 +29,10 @@ def outcome(error, capsys):
         (errors.MismatchError("a differs from b"), "error: a differs from b\n"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"), "error: /x/y: No space left on device: make room"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), "error: /x: Permission denied: choose a"),
+        (
+            FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), "/x"),
+            "error: /x: File exists: a file stands where a ",
+        ),
         (OSError(errno.EIO, os.strerror(errno.EIO)), "error: Input/output error: check the path and the disk"),
     ],
 )
@@ -35,6 +40,45 @@ def test_user_errors_are_one_line_and_status_one(error, expected, capsys):
     status, text = outcome(error, capsys)
     assert status == 1
     assert text.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.InvalidValueError("--a=b: expected c"), 2),
+        (errors.UsageError("--a is required"), 2),
+        (errors.MissingFileError("a: no such file"), 1),
+        (errors.DamagedFileError("a: no npz"), 1),
+        (errors.IntegrityError("a: another digest"), 3),
+        (errors.UnsafeArchiveError("a: a link"), 3),
+        (errors.NetworkError("a: no answer"), 4),
+    ],
+)
+def test_a_mistake_has_the_same_status_in_every_program(error, expected, capsys):
+    assert outcome(error, capsys)[0] == expected
+
+
+def test_nothing_is_said_to_be_kept_of_which_nobody_knows(capsys):
+    for error in (OSError(errno.ENOSPC, "full", "/x"), OSError(errno.EIO, "broken"), KeyboardInterrupt()):
+        text = outcome(error, capsys)[1]
+        assert "kept" not in text
+        assert "the same command" in text
+
+
+def test_flags_say_what_they_take():
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_enum("one", None, ["a", "b"], "One.", flag_values=values)
+    absl_flags.DEFINE_multi_enum("some", None, ["a", "b"], "Some.", flag_values=values)
+    absl_flags.DEFINE_multi_string("texts", None, "Texts.", flag_values=values)
+    absl_flags.DEFINE_list("list", None, "List.", flag_values=values)
+    absl_flags.DEFINE_multi_float("numbers", None, "Numbers.", flag_values=values)
+    kinds = {name: cli._kind(values[name]) for name in ("one", "some", "texts", "list", "numbers")}
+    assert kinds == {"one": "a|b", "some": "a|b", "texts": "A,B,...", "list": "A,B,...", "numbers": "FLOAT"}
+
+
+def test_the_next_command_can_be_typed_as_it_is(capsys):
+    cli.say_next("compute_scores", "--zoo=a b", "--experiment=e")
+    assert capsys.readouterr().out == "next: compute_scores '--zoo=a b' --experiment=e\n"
 
 
 def test_interrupt_says_that_the_command_continues(capsys):

@@ -188,7 +188,7 @@ def test_a_registry_that_cannot_be_read_is_never_passed_over(tmp_path):
     (tmp_path / "zoos.json").write_bytes(bytes(20_000_000))
     arguments = [f"--registry={tmp_path}/zoos.json", f"--archive={tmp_path}/a.tar.gz", "--experiment=e"]
     result = start("zoo_index", *arguments)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "zoos.json" in result.stderr
 
 
@@ -242,13 +242,22 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
         ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options=[1]"], "--arch_options"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options={"], "--arch_options"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--schedule=step", "--step_epochs=a"], "--step_epochs=a"),
+        ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
+        ("zoo_stream", ["--experiment=cifar12", "--dest=z"], "known are cifar10-inception, cifar100-inception"),
+    ],
+)
+def test_values_that_a_flag_cannot_have_are_wrong_usage(tmp_path, program, arguments, message):
+    assert_one_clear_error(tmp_path, program, arguments, message, status=2)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
         ("list_zoo", ["--zoo=no/such"], "no/such"),
         ("compute_scores", ["--zoo=no/such"], "no/such"),
         ("render_report", ["--zoo=no/such"], "no/such"),
-        ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
         ("zoo_verify", ["--zoo=no/such"], "no/such"),
         ("zoo_pack", ["--zoo=no/such", "--output=packed"], "no/such"),
-        ("zoo_stream", ["--experiment=cifar12", "--dest=z"], "known are cifar10-inception, cifar100-inception"),
         ("zoo_stream", ["--experiment=cifar10-inception", "--dest=z", "--offline"], "lies on a server"),
         ("zoo_index", ["--archive=no/such.tar.gz"], "no/such.tar.gz"),
         ("zoo_fetch", ["--archive=no/such.tar.gz", "--runs=0.5/1", "--dest=z"], "zoo_index"),
@@ -257,6 +266,10 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
     ],
 )
 def test_mistakes_get_one_clear_error(tmp_path, program, arguments, message):
+    assert_one_clear_error(tmp_path, program, arguments, message, status=1)
+
+
+def assert_one_clear_error(tmp_path, program, arguments, message, status):
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
     result = subprocess.run(
         [sys.executable, "-m", f"scripts.{program}", *arguments],
@@ -266,7 +279,7 @@ def test_mistakes_get_one_clear_error(tmp_path, program, arguments, message):
         env=environment,
         check=False,
     )
-    assert result.returncode == 1
+    assert result.returncode == status
     assert result.stderr.count("error: ") == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -310,7 +323,7 @@ def test_demo_continues_and_then_does_nothing(tmp_path):
         ("train_runs", ["--zoo=z", "--dataset=npz:"], "expected npz:PATH"),
         ("evaluate_run", [], "--run is required"),
         ("list_zoo", [], "--zoo is required"),
-        ("zoo_verify", [], "--zoo is required"),
+        ("zoo_verify", [], "give --zoo (a zoo on this machine)"),
         ("zoo_pack", [], "--zoo is required"),
         ("zoo_stream", ["--experiment=cifar10-inception"], "--dest is required"),
         ("zoo_stream", ["--dest=z"], "give --experiment"),
@@ -328,7 +341,7 @@ def test_missing_flags_are_wrong_usage(program, arguments, message):
 def test_an_experiment_in_the_place_of_a_zoo_is_explained(zoo):
     for program in ("list_zoo", "compute_scores", "render_report"):
         result = start(program, f"--zoo={zoo}/tiny")
-        assert result.returncode == 1
+        assert result.returncode == 2
         assert f"give --zoo={zoo} --experiment=tiny" in result.stderr
 
 

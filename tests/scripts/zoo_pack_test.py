@@ -35,6 +35,8 @@ def test_it_packs_says_so_and_then_does_nothing(zoo, tmp_path):
     output = tmp_path / "zoo-packed"
     md5 = (output / "e.tar.gz.md5").read_text()[:32]
     expected = rf"packed 4 runs, 4 with checkpoint: {output}/e\.tar\.gz, \d+\.\d kB of \d+\.\d kB, MD5 {md5}\n"
+    expected += rf"published once e\.\* of {output} are on a server; others read them as here, .*\n"
+    expected += rf"next: python -m scripts\.zoo_stream --registry={output}/e\.json --dest=streamed\n"
     assert re.fullmatch(expected, first.stdout)
     assert {"e.json", "e.run_table.npz", "e.tar.gz", "e.tar.gz.md5"} <= set(names(output))
     again = start(f"--zoo={zoo}")
@@ -48,8 +50,8 @@ def test_a_dry_run_writes_nothing(zoo, tmp_path):
     result = start(f"--zoo={zoo}", f"--output={output}", "--dry_run")
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(
-        rf"would pack 4 runs, 4 with checkpoint: \d+\.\d kB before compression, up to .*B of disk in {output}; "
-        "nothing was written\n",
+        rf"would pack 4 runs, 4 with checkpoint: \d+\.\d kB before compression, to {output}; nothing was written\n"
+        r"disk: \d+\.\d MB at most are needed, .*B are free\n",
         result.stdout,
     )
     assert sorted(tmp_path.rglob("*")) == before
@@ -61,7 +63,7 @@ def test_what_is_left_out_is_named(zoo, tmp_path):
     damaged.write_bytes(b"not a zip")
     refused = start(f"--zoo={zoo}", f"--output={tmp_path}/packed")
     assert refused.returncode == 1
-    assert "1 damaged runs; mend them, or leave them out with --skip_damaged:" in refused.stderr
+    assert "1 damaged run to mend, or to leave out with --skip_damaged:" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not names(tmp_path / "packed")
     for arguments in ([], ["--max_problems=1"]):
@@ -90,7 +92,7 @@ def test_flags_reach_the_archive(zoo, tmp_path):
 @pytest.mark.parametrize("argument", ["--level=10", "--num_workers=0"])
 def test_values_out_of_range_are_refused_in_a_line(zoo, argument):
     result = start(f"--zoo={zoo}", argument)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert re.match(rf"error: {argument[2:].split('=')[0]} is \d+, expected", result.stderr)
 
 
@@ -102,7 +104,7 @@ def test_terminated_it_leaves_nothing_that_could_be_taken_for_an_archive_and_con
     while process.poll() is None and not (output / ".e.tar.gz.packing").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    assert "terminated: what was finished is kept" in process.communicate(timeout=20)[1]
+    assert "terminated: the same command continues with what is left to do" in process.communicate(timeout=20)[1]
     assert process.returncode == 143
     assert names(output) == []
     assert start(*arguments).returncode == 0

@@ -13,7 +13,8 @@ import pytest
 from heldout import recipes, run_training
 from tests import cases
 from tests.zoo.archive import archives
-from zoo import aux_arrays, layout, run_table_update
+from zoo import aux_arrays, files, layout, run_table_update
+from zoo.archive import indexing
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -116,8 +117,71 @@ def test_several_experiments_of_unknown_architecture(tmp_path):
     result = start(f"--zoo={tmp_path}")
     assert result.returncode == 1, result.stderr
     for name in ("a", "b"):
-        assert f"{name}: 1 runs, 1 records and 1 checkpoints sound\n  not restored: neither" in result.stdout
-    assert start(f"--zoo={tmp_path}", "--experiment=b").stdout.startswith("b: 1 runs")
+        assert f"{name}: 1 run, 1 record and 1 checkpoint sound\n  not restored: neither" in result.stdout
+    assert start(f"--zoo={tmp_path}", "--experiment=b").stdout.startswith("b: 1 run, ")
+
+
+def test_a_zoo_that_is_a_run_table_alone(zoo):
+    shutil.rmtree(zoo / "tiny" / "0.5")
+    result = start(f"--zoo={zoo}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        "tiny: 0 runs, 0 records and 0 checkpoints sound\n"
+        "  packed in run_table.npz only: 4 runs, with neither record nor checkpoint to verify\n"
+    )
+
+
+def test_runs_that_are_gone_and_junk_are_named(zoo):
+    run = layout.Run(zoo, "tiny", 0.5, 1)
+    shutil.rmtree(run.directory)
+    (layout.Run(zoo, "tiny", 0.5, 2).directory / "core").touch()
+    result = start(f"--zoo={zoo}", "--norestore")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[1].startswith(f"  unknown: {zoo}/tiny/0.5/2/core: ")
+    assert lines[2].startswith(f"  partial: {run.aux_arrays_path}: gone, only its row in run_table.npz is left")
+
+
+def test_a_plan_of_all_that_would_be_done(zoo, trained):
+    flip(data_file(zoo, 1))
+    before = {path: path.stat().st_mtime_ns for path in zoo.rglob("*")}
+    num_bytes = sum(path.stat().st_size for path in zoo.rglob("*") if path.is_file())
+    flags = [f"--zoo={zoo}", "--dry_run", "--predictions=2", f"--dataset={trained[1]}"]
+    result = start(*flags)
+    assert result.returncode == 0, result.stderr
+    sample = "2 runs (0.5/0, 0.5/2)"
+    assert result.stdout == (
+        f"tiny: 4 runs, 4 records, 4 checkpoints: 14 files, {files.size_text(num_bytes)} would be read\n"
+        "  would be restored: 4 checkpoints into mlp (recipe.json)\n"
+        f"  would be evaluated again, if sound: 160 predictions of {sample} on {trained[1]} (--dataset)\n"
+    )
+    (plan,) = json.loads(start(*flags, "--format=json").stdout)
+    assert (plan["experiment"], plan["num_runs"], plan["num_bytes"]) == ("tiny", 4, num_bytes)
+    assert {path: path.stat().st_mtime_ns for path in zoo.rglob("*")} == before
+
+
+def test_a_plan_says_what_could_not_be_done(zoo, tmp_path):
+    layout.recipe_path(zoo, "tiny").unlink()
+    result = start(f"--zoo={zoo}", "--dry_run", "--predictions=1")
+    assert result.returncode == 1
+    assert "  would not be restored: neither a recipe.json nor" in result.stdout
+    assert "  would not be evaluated again: give --dataset and --arch\n" in result.stdout
+    layout.recipe_path(zoo, "tiny").write_text("{")
+    result = start(f"--zoo={zoo}", "--dry_run")
+    assert result.returncode == 1
+    assert "  could not be checked: " in result.stdout
+    archives.make_zoo(tmp_path / "bare", experiment="bare", runs=((0.5, 0),), num_parameters=0)
+    result = start(f"--zoo={tmp_path}/bare", "--dry_run", "--predictions=1")
+    assert result.returncode == 1
+    assert "bare: 1 run, 1 record, 0 checkpoints: 1 file, " in result.stdout
+    assert "  would not be evaluated again: no run has a record and a checkpoint\n" in result.stdout
+
+
+def test_a_plan_names_the_index_of_the_archive(zoo):
+    archive = archives.write_archive(zoo, "tiny", zoo.parent / "tiny.tar.gz")
+    indexing.make(str(archive), indexing.Places(layout.archive_index_path(zoo, "tiny")))
+    result = start(f"--zoo={zoo}", "--dry_run", "--norestore")
+    assert "  would be compared with the index of the archive, read a second time: 13 files\n" in result.stdout
 
 
 def test_mistakes(tmp_path):

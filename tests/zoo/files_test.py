@@ -198,3 +198,38 @@ def test_what_would_fill_the_disk_is_not_begun(tmp_path):
     assert re.fullmatch(message + ", or fetch fewer", str(caught.value))
     with pytest.raises(errors.DiskSpaceError, match=r"choose another folder$"):
         files.check_room(tmp_path, 10**18, "the runs")
+
+
+def test_what_a_dry_run_says_of_the_disk(tmp_path):
+    folder = tmp_path / "not" / "there"
+    (line,) = files.room_report(folder, 3000)
+    assert re.fullmatch(r"disk: 3\.0 kB at most are needed, [0-9.]+ .B are free", line)
+    lines = files.room_report(folder, 10**18)
+    assert lines[1:] == [f"warning: {folder}: has too little room; make room or choose another folder"]
+    (tmp_path / "file").touch()
+    lines = files.room_report(tmp_path / "file" / "below", 1)
+    assert lines[1:] == [f"warning: {tmp_path / 'file'}: is a file, expected a folder; choose another path"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def not_root():
+    """Whoever runs the tests: the system answers for another user whether something may be written to."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(65534, 0, 0)
+    yield
+    if is_root:
+        os.setresuid(0, 0, 0)
+
+
+def test_a_dry_run_warns_of_a_folder_that_may_not_be_written_to(tmp_path, not_root):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    assert files.room_report(folder / "new", 0)[1:] == [
+        f"warning: {folder}: may not be written to; choose another folder, or change its permissions"
+    ]
+
+
+def test_numbers_of_things_for_people():
+    assert [files.count_text(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

@@ -1,6 +1,7 @@
 """What a zoo is said to hold, against folders made by hand."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -149,8 +150,22 @@ def test_a_packed_experiment_without_run_folders(zoo, tmp_path):
     item = inventory.take(target, "e")
     assert (item.num_train, item.num_test, item.num_packed) == (9, 4, 4)
     # The table is all that is left of these runs, and all that scores need.
-    found = [(ratio.subset_ratio, ratio.num_complete, ratio.num_with_checkpoint) for ratio in item.ratios]
-    assert found == [(0.5, 3, 0), (0.7, 1, 0)]
+    found = [
+        (ratio.subset_ratio, ratio.num_complete, ratio.num_with_checkpoint, ratio.num_table_only)
+        for ratio in item.ratios
+    ]
+    assert found == [(0.5, 3, 0, 3), (0.7, 1, 0, 1)]
+    assert item.num_table_only == 4
+
+
+def test_runs_without_a_folder_are_counted(zoo):
+    run_table_update.update(zoo, "e")
+    assert inventory.take(zoo, "e").num_table_only == 0
+    shutil.rmtree(layout.Run(zoo, "e", 0.5, 1).directory)
+    layout.Run(zoo, "e", 0.7, 0).aux_arrays_path.unlink()  # its checkpoint is left
+    item = inventory.take(zoo, "e")
+    assert [ratio.num_table_only for ratio in item.ratios] == [1, 0]
+    assert item.num_table_only == 1
 
 
 def test_strangers_are_named(zoo):
@@ -159,10 +174,33 @@ def test_strangers_are_named(zoo):
     (zoo / "e" / "0.7" / "0902").mkdir()
     (zoo / "e" / "0.7" / "12").write_text("no folder")
     (zoo / "e" / "0.7" / ".12.tmp-1-0123abcd").mkdir()
+    (zoo / "e" / "0.7" / ".DS_Store").touch()
     (zoo / "e" / "0.25").mkdir()
     (zoo / "e" / "0.3").write_text("no folder")
     (zoo / "e" / "scores").mkdir()
     assert inventory.take(zoo, "e").unknown == ["0.3", "0.50", "0.7/0902", "0.7/12", "notes.txt"]
+
+
+def test_strangers_in_the_folders_of_runs_are_named(zoo):
+    run = layout.Run(zoo, "e", 0.5, 1)
+    for name in (
+        "core",
+        "aux_arrays.npz.bak",
+        ".hidden",
+        "checkpoints/checkpoint",
+        "checkpoints/.ckpt-3.index.tmp-1-2",
+    ):
+        (run.directory / name).touch()
+    (run.checkpoints_directory / "ckpt-9.index").mkdir()
+    (layout.Run(zoo, "e", 0.7, 3).directory).mkdir()
+    (layout.Run(zoo, "e", 0.7, 3).checkpoints_directory).write_bytes(b"no folder")
+    assert inventory.take(zoo, "e").unknown == [
+        "0.5/1/aux_arrays.npz.bak",
+        "0.5/1/checkpoints/checkpoint",
+        "0.5/1/checkpoints/ckpt-9.index",
+        "0.5/1/core",
+        "0.7/3/checkpoints",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])

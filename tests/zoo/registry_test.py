@@ -164,3 +164,50 @@ def test_a_file_that_is_no_text_is_refused_in_a_line(tmp_path):
     with pytest.raises(errors.DamagedFileError, match="not a registry of zoos") as caught:
         registry.read(str(path))
     assert len(str(caught.value)) < 1000
+
+
+FILES = {
+    "mine.run_table.npz": {"size": 7, "sha256": "0" * 64},
+    "mine.tar.gz.index.sqlite": {"size": 9, "sha256": "1" * 64},
+    "../other": 3,
+}
+
+
+def test_files_published_with_an_archive_lie_beside_it(tmp_path):
+    found = registry.read(write(tmp_path / "zoos.json", FULL, files=FILES))["mine"]
+    assert found.run_table == registry.PublishedFile(str(tmp_path / "mine.run_table.npz"), 7, "0" * 64)
+    assert found.index == registry.PublishedFile(str(tmp_path / "mine.tar.gz.index.sqlite"), 9, "1" * 64)
+    elsewhere = FULL | {"url": "https://example.org/a/b.tar.gz"}
+    found = registry.read(write(tmp_path / "zoos.json", elsewhere, files={"mine.run_table.npz": {}} | FILES))["mine"]
+    assert found.run_table.url == "https://example.org/a/mine.run_table.npz"
+    assert registry.read(write(tmp_path / "zoos.json", FULL | {"name": "other"}, files=FILES))["other"].index is None
+
+
+@pytest.mark.parametrize(
+    "value", [3, {}, {"size": "7", "sha256": "0" * 64}, {"size": -1, "sha256": "0" * 64}, {"size": 7, "sha256": "0"}]
+)
+def test_files_without_a_digest_are_refused(tmp_path, value):
+    path = write(tmp_path / "zoos.json", FULL, files={"mine.run_table.npz": value})
+    with pytest.raises(
+        errors.DamagedFileError, match=r"mine\.run_table\.npz in files is .*, expected its size and sha256"
+    ):
+        registry.read(path)
+
+
+def test_a_list_of_files_is_refused(tmp_path):
+    with pytest.raises(errors.DamagedFileError, match=r"files is \['a'\], expected an object"):
+        registry.read(write(tmp_path / "zoos.json", FULL, files=["a"]))
+
+
+def test_the_only_experiment_of_a_registry_needs_no_name(tmp_path):
+    path = write(tmp_path / "zoos.json", FULL)
+    assert registry.find(None, path) == registry.find("mine", path)
+    path = write(tmp_path / "zoos.json", FULL, FULL | {"name": "yours"})
+    with pytest.raises(
+        errors.UsageError, match=r"give --experiment \(one of mine, yours, of .*zoos\.json\) or --archive"
+    ):
+        registry.find(None, path)
+    with pytest.raises(
+        errors.UsageError, match=r"give --experiment \(one of cifar10-inception, .*, or of --registry\)"
+    ):
+        registry.find(None)

@@ -58,6 +58,7 @@ def test_a_sound_zoo(zoo):
         "num_records": 3,
         "num_checkpoints": 3,
         "num_compared": 0,
+        "num_packed": 0,
         "findings": [],
     }
 
@@ -124,6 +125,66 @@ def test_partial_runs_and_unknown_files(zoo):
         ("unknown", str(zoo / "e" / "notes.txt")),
     ]
     assert json.loads(json.dumps(report.to_json()))["findings"][0]["subset_ratio"] == 0.7
+
+
+def test_unknown_files_in_the_folder_of_a_run_are_its_own(zoo):
+    (layout.Run(zoo, "e", 0.5, 1).checkpoints_directory / "core").touch()
+    (layout.Run(zoo, "e", 0.5, 1).directory / ".hidden").touch()
+    (zoo / "e" / "0.5" / "core").touch()
+    (zoo / "e" / "0.7" / "12").touch()
+    report = verify.verify_zoo(zoo, "e")
+    assert [(finding.run, finding.path, finding.state) for finding in report.findings] == [
+        (layout.Run(zoo, "e", 0.5, 1), str(zoo / "e" / "0.5" / "1" / "checkpoints" / "core"), "unknown"),
+        (None, str(zoo / "e" / "0.5" / "core"), "unknown"),
+        (None, str(zoo / "e" / "0.7" / "12"), "unknown"),
+    ]
+    assert report.findings[0].reason.endswith("core: no part of a zoo")
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_a_record_that_is_gone_while_its_row_is_there(zoo, whole_folder):
+    run = layout.Run(zoo, "e", 0.5, 1)
+    if whole_folder:
+        shutil.rmtree(run.directory)
+    else:
+        run.aux_arrays_path.unlink()
+    report = verify.verify_zoo(zoo, "e")
+    finding = only(report, "partial")
+    assert (finding.run, finding.path) == (run, str(run.aux_arrays_path))
+    assert "gone, only its row in run_table.npz is left; put the run back" in finding.reason
+    assert (report.num_records, report.num_packed) == (2, 0)
+
+
+def test_rows_that_were_never_read_from_a_file_here(zoo):
+    path = layout.run_table_path(zoo, "e")
+    table = run_table.read(path)
+    table.source_mtime_ns[1] = 0
+    run_table.write(path, table)
+    shutil.rmtree(layout.Run(zoo, "e", 0.5, 1).directory)
+    report = verify.verify_zoo(zoo, "e")
+    assert (report.num_runs, report.num_records, report.num_packed, report.findings) == (2, 2, 1, [])
+
+
+def test_a_table_that_is_kept_alone(zoo):
+    for ratio in ("0.5", "0.7"):
+        shutil.rmtree(zoo / "e" / ratio)
+    report = verify.verify_zoo(zoo, "e")
+    assert (report.num_runs, report.num_records, report.num_packed, report.findings) == (0, 0, 3, [])
+
+
+def test_what_would_be_read(zoo):
+    whole = verify.reading(zoo, "e")
+    sizes = [path.stat().st_size for path in zoo.rglob("*") if path.is_file()]
+    assert whole == verify.Reading(3, 3, 3, len(sizes), sum(sizes), 0)
+    make_index(zoo)
+    layout.Run(zoo, "e", 0.5, 0).aux_arrays_path.unlink()
+    checkpoint_file(zoo, ".index", run_id=1).unlink()
+    (zoo / "e" / "core").touch()
+    part = verify.reading(zoo, "e")
+    assert (part.num_runs, part.num_records, part.num_checkpoints, part.num_files) == (3, 2, 2, len(sizes) - 1)
+    assert part.num_compared == verify.verify_zoo(zoo, "e").num_compared == 8
+    with pytest.raises(errors.MissingFileError, match="check the name of the experiment"):
+        verify.reading(zoo, "none")
 
 
 def test_a_damaged_recipe(zoo):

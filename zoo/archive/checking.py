@@ -52,7 +52,7 @@ def check(
         url: of the archive.
         work: a file to be made for the time of the pass, and deleted; what a kill leaves of it, the next call takes up.
         stored: index from a time when the archive was sound; None where there is none.
-        expected: what else is known of the archive.
+        expected: what else is known of the archive. Another size is a finding, and the archive is read all the same.
         options: how it is read.
         progress: called with the number of compressed bytes done and the number of all.
 
@@ -62,16 +62,19 @@ def check(
     places = indexing.Places(pathlib.Path(work))
     # Of an earlier call that was killed before it could compare; the archive may be another now.
     places.index.unlink(missing_ok=True)
-    result = indexing.make(url, places, expected, options, progress)
+    # A pass refuses an archive that is cut short; here it is to be said which of its members are left.
+    result = indexing.make(url, places, dataclasses.replace(expected, size=None), options, progress)
     with index.Index(places.index) as found:
-        checked = _compare(result.facts, found, stored)
+        checked = _compare(result.facts, found, stored, expected.size)
     places.index.unlink()
     places.lock.unlink(missing_ok=True)
     return checked
 
 
-def _compare(facts: index.Facts, found: index.Index, stored: index.Index | None) -> Check:
+def _compare(facts: index.Facts, found: index.Index, stored: index.Index | None, size: int | None) -> Check:
     findings = [Finding(None, fault) for fault in facts.faults]
+    if size not in (None, facts.size):
+        findings.append(Finding(None, f"it has {facts.size} bytes, the archive that is known has {size}"))
     if stored is not None:
         now = source.ObjectState(facts.name, facts.size, None, facts.md5, facts.crc32c)
         findings += [Finding(None, difference) for difference in extract_plan.differences(stored.facts, now)]

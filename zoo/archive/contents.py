@@ -13,10 +13,9 @@ import dataclasses
 import json
 import pathlib
 from typing import Any
-import zlib
 
 from zoo import checkpoint_bundle, errors, files, layout, run_scan
-from zoo.archive import index, names
+from zoo.archive import index, names, zlib_library
 
 # What is looked into, by part, in bytes; a record's arrays may take as much again. ImageNet's records take 22 MB, its
 # checkpoints some 100 MB.
@@ -89,7 +88,7 @@ class Contents:
 
     def add(self, data: memoryview) -> None:
         """The next bytes of the member."""
-        self._crc32 = zlib.crc32(data, self._crc32)
+        self._crc32 = zlib_library.crc32(data, self._crc32)
         if self._content is not None:
             self._content += data
 

@@ -45,6 +45,19 @@ class DownloadResult:
     checked: str
 
 
+def missing_bytes(target: files.PathLike, size: int) -> int:
+    """How many bytes a download of `size` bytes to a file still writes, about; 0 where the file is there."""
+    target = pathlib.Path(target)
+    part = _part(target)
+    there = next((path for path in (target, part) if path.is_file()), None)
+    return size if there is None else max(0, size - there.stat().st_size)
+
+
+def _part(target: pathlib.Path) -> pathlib.Path:
+    """What has arrived of a file."""
+    return target.with_name(f".{target.name}.part")
+
+
 def download(
     opened: source.Source,
     target: files.PathLike,
@@ -88,7 +101,7 @@ class _Download:
         self._state = opened.state
         self._where = addresses.display(opened.state.url)
         self._target = target
-        self._part = target.with_name(f".{target.name}.part")
+        self._part = _part(target)
         self._journal = target.with_name(f".{target.name}.part.json")
         self._md5 = md5
         self._progress = progress

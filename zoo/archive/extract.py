@@ -26,14 +26,26 @@ class Result:
     """What was fetched.
 
     Attributes:
-        num_files: files written.
+        arrived: files that were written and are there.
         num_compressed: bytes read.
         problems: runs that could not be had.
+        withheld: of these runs the files that arrived and do not count without the others.
     """
 
-    num_files: int
+    arrived: tuple[extract_plan.Wanted, ...]
     num_compressed: int
     problems: tuple[extract_plan.Problem, ...]
+    withheld: tuple[extract_plan.Wanted, ...] = ()
+
+    @property
+    def num_files(self) -> int:
+        """Files that were written and are there."""
+        return len(self.arrived)
+
+    @property
+    def num_bytes(self) -> int:
+        """Their bytes."""
+        return sum(item.member.size for item in self.arrived)
 
 
 def fetch(
@@ -62,22 +74,19 @@ def fetch(
     """
     problems = list(todo.problems)
     unfinished = _Unfinished(todo)
-    num_done = 0
     ranges = _Ranges(archive, todo.ranges, num_parallel, chunk_bytes)
     with contextlib.closing(ranges), contextlib.closing(unfinished):
         for group in todo.groups:
             pieces = ranges.next_range()
             for item, error in _extract_group(archive, group, pieces, unfinished, chunk_bytes):
-                if error is None:
-                    num_done += 1
-                else:
+                if error is not None:
                     problems.append(extract_plan.Problem(item.member.run, error))
                 # A group may be the whole archive: what is complete counts at once.
                 problems += unfinished.finish_runs()
                 if progress is not None:
                     progress(ranges.num_read, todo.num_compressed)
             ranges.skip_rest(pieces)
-        return Result(num_done, ranges.num_read, tuple(problems))
+        return Result(tuple(unfinished.arrived), ranges.num_read, tuple(problems), tuple(unfinished.withheld))
 
 
 class _Ranges:
@@ -127,7 +136,12 @@ def _cut(start: int, stop: int, chunk_bytes: int) -> list[tuple[int, int]]:
 
 
 class _Unfinished:
-    """Holds back each run's aux_arrays.npz until its other files are there, and then looks into all of them."""
+    """Holds back each run's aux_arrays.npz until its other files are there, and then looks into all of them.
+
+    Attributes:
+        arrived: files that are there.
+        withheld: files that were right in themselves and are not there, because others of their run are not.
+    """
 
     def __init__(self, todo: extract_plan.Plan) -> None:
         self._open: dict[extract_plan.Run | None, int] = {}
@@ -135,6 +149,8 @@ class _Unfinished:
         self._written: dict[extract_plan.Run | None, list[extract_plan.Wanted]] = {}
         self._failed: set[extract_plan.Run | None] = set()
         self._complete: list[extract_plan.Run | None] = []
+        self.arrived: list[extract_plan.Wanted] = []
+        self.withheld: list[extract_plan.Wanted] = []
         for group in todo.groups:
             for item in group:
                 self._open[item.member.run] = self._open.get(item.member.run, 0) + 1
@@ -174,6 +190,10 @@ class _Unfinished:
                 for item in written:
                     item.target.unlink(missing_ok=True)
                 problems.append(extract_plan.Problem(run, reason))
+            targets = {target for _, target in held}
+            for item in written:
+                is_away = reason is not None or (run in self._failed and item.target in targets)
+                (self.withheld if is_away else self.arrived).append(item)
             # Only now: where something failed above, `close` deletes what is held.
             self._held.pop(run, None)
         self._complete = []

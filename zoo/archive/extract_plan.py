@@ -16,7 +16,8 @@ Part = names.Part
 _GAP = 1 << 18
 # Where a group is damaged, what is left of it is read member by member: so many bytes are a group at most.
 _LARGEST_GROUP = 1 << 26
-PARTS: tuple[names.Part, ...] = ("aux_arrays", "checkpoint_index", "checkpoint_data")
+_HALVES: tuple[names.Part, ...] = ("checkpoint_index", "checkpoint_data")
+PARTS: tuple[names.Part, ...] = ("aux_arrays", *_HALVES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,35 @@ class Plan:
     def num_files(self) -> int:
         """Files to be written."""
         return sum(len(group) for group in self.groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class RatioContents:
+    """The runs of an archive at one ratio.
+
+    Attributes:
+        subset_ratio: the ratio.
+        run_ids: of the runs that have a readable file, ascending.
+        num_with_checkpoint: those among them that have both files of a checkpoint.
+    """
+
+    subset_ratio: float
+    run_ids: tuple[int, ...]
+    num_with_checkpoint: int
+
+
+def contents_of(stored: index.Index) -> list[RatioContents]:
+    """The runs of an archive by ratio."""
+    halves: set[tuple[Run, int | None, str]] = set()
+    for member in stored.members():
+        if member.run is not None and member.parsed is not None and _refusal(stored, member) is None:
+            halves.add((member.run, member.parsed.epoch, member.parsed.part))
+    whole = {run for run, epoch, _ in halves if all((run, epoch, half) in halves for half in _HALVES)}
+    runs = stored.runs()
+    return [
+        RatioContents(ratio, tuple(run_id for of, run_id in runs if of == ratio), sum(of == ratio for of, _ in whole))
+        for ratio in sorted({ratio for ratio, _ in runs})
+    ]
 
 
 def plan(
@@ -135,7 +165,12 @@ def _target(zoo: files.PathLike, experiment: str, member: index.Member) -> pathl
 
 
 def _wanted(stored: index.Index, member: index.Member, target: pathlib.Path) -> Wanted:
-    """A member with its point.
+    """A member with its point."""
+    return Wanted(member, target, point_of(stored, member))
+
+
+def point_of(stored: index.Index, member: index.Member) -> seek_points.Point:
+    """The point from which a member is inflated.
 
     Raises:
         DamagedFileError: no way leads from the point to the member.
@@ -146,7 +181,7 @@ def _wanted(stored: index.Index, member: index.Member, target: pathlib.Path) -> 
             f"{stored.path}: not a sound index of an archive: {member.name} does not lie behind point "
             f"{member.point_id}. Delete it and make it again with zoo_index."
         )
-    return Wanted(member, target, point)
+    return point
 
 
 def _members_of(stored: index.Index, run: Run, parts: Collection[str]) -> tuple[list[index.Member], list[str]]:

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 
 from zoo import errors, files, layout
-from zoo.archive import extract_plan, index, journal, lock, run_rows, scan
+from zoo.archive import extract_plan, index, journal, lock, run_rows, scan, spot_check
 from zoo.remote import addresses, source
 
 # Share of the archive that index, journal and run table may take together; CIFAR's take a third of it, ImageNet's
@@ -177,15 +177,26 @@ def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:
     return Result(facts, is_new=True)
 
 
-def check_same(facts: index.Facts, archive: source.Source, places: Places) -> None:
-    """Refuses an index that is there and belongs to an archive of another size or, as the server says, digest.
+def check_same(facts: index.Facts, archive: source.Source, places: Places) -> int:
+    """Refuses an index that is there and belongs to another archive, as far as that can be told without reading it all.
+
+    Looked at are the size, the digests that a server states, and a few members of an archive on this machine.
+
+    Returns:
+        How many members were read.
 
     Raises:
         MismatchError: it does.
+        DamagedFileError: the index contradicts itself.
     """
     found = extract_plan.differences(facts, archive.state)
     if found:
         raise errors.MismatchError(
             f"{places.index}: index of an archive of {facts.size} bytes, but of {addresses.display(archive.state.url)} "
-            f"is true: {'; '.join(found)}; delete the index to make it anew"
+            f"is true: {'; '.join(found)}. Get the archive again if it is not whole; or, if it is what it should be, "
+            "delete the index to make it anew"
         )
+    if addresses.local_path(archive.state.url) is None:
+        return 0
+    with index.Index(places.index) as stored:
+        return spot_check.check(stored, archive)

@@ -79,15 +79,20 @@ def disk_bytes(plan: pack_plan.Plan) -> int:
     return plan.num_bytes + overhead + indexing.disk_needed(plan.num_bytes)
 
 
+def disk_missing(plan: pack_plan.Plan, output: files.PathLike) -> int:
+    """The most bytes that packing into a folder still takes, beside what an earlier call has written."""
+    unfinished = pack_files.Places(pathlib.Path(output), plan.experiment).unfinished
+    there = unfinished.stat().st_size if unfinished.exists() else 0
+    return disk_bytes(plan) - there
+
+
 def check_disk(plan: pack_plan.Plan, output: files.PathLike) -> None:
-    """Compares what the packed experiment can take with what is free, beside what is written already.
+    """Compares what packing into a folder still takes with what is free.
 
     Raises:
         DiskSpaceError: there is less room in the file system of the folder.
     """
-    unfinished = pack_files.Places(pathlib.Path(output), plan.experiment).unfinished
-    there = unfinished.stat().st_size if unfinished.exists() else 0
-    files.check_room(output, disk_bytes(plan) - there, f"the packed files of {plan.experiment}")
+    files.check_room(output, disk_missing(plan, output), f"the packed files of {plan.experiment}")
 
 
 def pack(

@@ -40,12 +40,12 @@ class Places:
     @property
     def run_table(self) -> pathlib.Path:
         """The packed runs, one bit an example."""
-        return self._named("{}.run_table.npz")
+        return self._named(f"{{}}{registry.RUN_TABLE_END}")
 
     @property
     def index(self) -> pathlib.Path:
         """The seek index."""
-        return self._named("{}.tar.gz.index.sqlite")
+        return self._named(f"{{}}{registry.INDEX_END}")
 
     @property
     def manifest(self) -> pathlib.Path:

@@ -101,12 +101,13 @@ def _refuse(directory: pathlib.Path, num_runs: int, checked: pack_checks.Checked
         listed = "".join(f"\n  {reason}" for reason in damaged[:_MOST_NAMED])
         rest = f"\n  and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
         raise errors.DamagedFileError(
-            f"{directory}: {len(damaged)} damaged runs; mend them, or leave them out with --skip_damaged:{listed}{rest}"
+            f"{directory}: {files.count_text(len(damaged), 'damaged run')} to mend, or to leave out with "
+            f"--skip_damaged:{listed}{rest}"
         )
     if not checked.rows:
         raise errors.MissingFileError(
-            f"{directory}: no run to pack: {num_runs} run folders, none with a sound aux_arrays.npz; train or fetch "
-            "runs first"
+            f"{directory}: no run to pack: {files.count_text(num_runs, 'run folder')}, none with a sound "
+            "aux_arrays.npz; train or fetch runs first"
         )
 
 

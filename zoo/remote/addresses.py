@@ -32,10 +32,10 @@ def local_path(url: str) -> str | None:
 
 def display(url: str) -> str:
     """The address as messages show it: without passwords and without a query, which may be a signature."""
-    if not is_web(url):
+    if local_path(url) is not None:
         return url
     # By pattern, because what is wrong with an address should not keep it out of the message.
-    return re.sub("^([^/]+//)[^/]*@", r"\1", re.split("[?#]", url)[0])
+    return re.sub("^([^/]+//)[^/]*@", r"\1", re.split("[?#]", url)[0] if is_web(url) else url)
 
 
 def name(url: str) -> str:

@@ -17,6 +17,8 @@ from fsspec.implementations import local
 from zoo import errors
 from zoo.remote import addresses, http_filesystem, http_headers, tries
 
+# What works without another package; others of fsspec (s3://, ...) may.
+_SCHEMES = "a path, file://, http://, https:// or gs://"
 # Their errors are not all OSErrors.
 _NETWORK_PACKAGES = ("aiohttp", "requests", "urllib3")
 
@@ -51,7 +53,7 @@ class Store:
 
     Raises:
         InvalidValueError: no file system is known for such an address, or its package is missing.
-        NetworkError: the credentials cannot be used.
+        NetworkError: the credentials cannot be used, or a server of another protocol cannot be reached.
     """
 
     def __init__(self, url: str, options: tries.Options) -> None:
@@ -230,10 +232,16 @@ def _open_gcs(url: str, options: tries.Options) -> Any:
 
 
 def _open_other(url: str) -> tuple[Any, str]:
+    where = addresses.display(url)
     try:
         return fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise errors.InvalidValueError(
-            f"{url}: no file system for such an address ({error}); expected a path, https://, gs://, or a protocol of "
-            f"fsspec whose package is installed"
+            f"{where}: no file system for such an address ({error}); expected {_SCHEMES}. Others need the package of "
+            "fsspec that reads them"
+        ) from error
+    except Exception as error:  # each has errors of its own
+        raise errors.NetworkError(
+            f"{where}: cannot be opened by {addresses.protocol(url)}:// ({error}); check the address, or give a copy "
+            f"behind one that is supported: {_SCHEMES}"
         ) from error

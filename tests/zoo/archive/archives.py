@@ -20,6 +20,7 @@ import zlib
 import numpy as np
 
 from tests.zoo import runs as simulated_runs
+from tests.zoo.archive import checkpoint_files, hostile_npz
 from zoo import aux_arrays, files, layout
 
 TAR_FORMATS = {"v7": tarfile.USTAR_FORMAT, "ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT}
@@ -72,18 +73,10 @@ def make_zoo(
 
 
 def _write_checkpoint(prefix: pathlib.Path, num_parameters: int, epoch: int, seed: int) -> None:
-    # TensorFlow takes seconds to load, and most tests of archives need no checkpoint.
-    import tensorflow as tf
-
-    from zoo import checkpoints
-
     values = (0.05 * np.random.default_rng(seed).standard_normal(num_parameters)).astype(np.float32)
     num_biases = num_parameters // 10
-    model = tf.Module()
-    model.layer = tf.Module()
-    model.layer.w = tf.Variable(values[num_biases:].reshape(-1, 1))
-    model.layer.b = tf.Variable(values[:num_biases])
-    checkpoints.write(model, prefix, epoch=epoch, global_step=100 * epoch)
+    w, b = values[num_biases:].reshape(-1, 1), values[:num_biases]
+    checkpoint_files.write(prefix, w, b, epoch=epoch, global_step=100 * epoch)
 
 
 def write_archive(
@@ -244,7 +237,7 @@ def npz_bomb(num_bytes: int = 3 << 30) -> bytes:
 
     Its checksum is not, since nobody should get as far.
     """
-    description = npy_header("|b1", (num_bytes - 128,))
+    description = hostile_npz.npy_header("|b1", (num_bytes - 128,))
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = compressor.compress(description) + compressor.flush(zlib.Z_FULL_FLUSH)
     zeros = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -252,42 +245,15 @@ def npz_bomb(num_bytes: int = 3 << 30) -> bytes:
     data += block * (num_bytes // _COPY_BYTES - 1) + compressor.compress(bytes(_COPY_BYTES - 128)) + compressor.flush()
     members = {"correctness_train": data}
     for key in ("correctness_removed", "correctness_test"):
-        members[key] = npy_header("|b1", (0,))
+        members[key] = hostile_npz.npy_header("|b1", (0,))
     for key in ("index_train", "index_removed", "index_test", "subsample_idx"):
-        members[key] = npy_header("<i8", (0,))
-    npz = bytearray(_npz(members))
+        members[key] = hostile_npz.npy_header("<i8", (0,))
+    npz = bytearray(hostile_npz.of_raw(members))
     # Method and size of the first member, in its own header and in the directory.
     for start, method, size in ((0, 8, 22), (npz.index(b"PK\x01\x02"), 10, 24)):
         struct.pack_into("<H", npz, start + method, zipfile.ZIP_DEFLATED)
         struct.pack_into("<I", npz, start + size, num_bytes)
     return bytes(npz)
-
-
-def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
-    """The beginning of an npy file, padded to 128 bytes."""
-    text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
-
-
-def _npz(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(f"{name}.npy", data)
-    return stream.getvalue()
-
-
-def _claiming_npz() -> bytes:
-    keys = ("correctness_train", "correctness_removed", "correctness_test")
-    keys += ("index_train", "index_removed", "index_test", "subsample_idx")
-    return _npz(dict.fromkeys(keys, npy_header("<i8", (10**12,))))
-
-
-def _pickled_npz() -> bytes:
-    arrays = np.load(io.BytesIO(record()))
-    stream = io.BytesIO()
-    np.savez(stream, **{**arrays, "correctness_train": arrays["correctness_train"].astype(object)})
-    return stream.getvalue()
 
 
 # A sound run goes before and another behind whatever is wrong.
@@ -387,8 +353,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "behind_the_end": lambda: _between(END + tar_bytes([member(AUX_PATH, record(3))])),
     # Content.
     "npz_bomb": _holding(npz_bomb),
-    "npz_that_claims": _holding(_claiming_npz),
-    "npz_with_pickle": _holding(_pickled_npz),
+    "npz_that_claims": _holding(hostile_npz.claiming),
+    "npz_with_pickle": _holding(lambda: hostile_npz.pickled(record())),
     "npz_none": _holding(lambda: b"no npz file"),
 }
 

@@ -43,6 +43,16 @@ def test_a_digest_that_is_wrong(made, tmp_path):
     assert f"the one known for this archive is {'0' * 32}" in result.findings[0].reason
 
 
+def test_an_archive_that_is_cut_short_is_read_all_the_same(made, tmp_path):
+    size = made[0].stat().st_size
+    assert checked(made[0], tmp_path, size=size).findings == ()
+    archives.truncate(made[0], size // 2)
+    result = checked(made[0], tmp_path, made[1], size=size)
+    reasons = [finding.reason for finding in result.findings if finding.name is None]
+    assert f"it has {size // 2} bytes, the archive that is known has {size}" in reasons
+    assert any(finding.name is not None for finding in result.findings)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
 def test_damage_is_named(made, tmp_path, share):
     archives.flip(made[0], int(share * made[0].stat().st_size), 0x55)

@@ -357,3 +357,14 @@ def test_kills(server, target, tmp_path):
     assert target.read_bytes() == content
     # At most a journal's interval and what was read ahead of it is read again.
     assert server.bytes_sent <= len(content) + (num_kills + 1) * ((1 << 20) + 6 * (1 << 18))
+
+
+def test_what_a_download_still_writes(tmp_path):
+    target = tmp_path / "new" / "a.tar.gz"
+    assert download.missing_bytes(target, 100) == 100
+    target.parent.mkdir()
+    target.with_name(".a.tar.gz.part").write_bytes(bytes(30))
+    assert download.missing_bytes(target, 100) == 70
+    assert download.missing_bytes(target, 20) == 0
+    target.write_bytes(bytes(100))
+    assert download.missing_bytes(target, 100) == 0

@@ -1,8 +1,6 @@
 """What is planned is what is missing, of what is sound, in as few ranges as pay."""
 
-import contextlib
 import dataclasses
-import sqlite3
 
 import numpy as np
 import pytest
@@ -25,15 +23,6 @@ def made(tmp_path_factory):
     archive = passes.write(folder / "a.tar.gz", files)
     _, places = passes.indexed(archive, folder / "zoo")
     return archive, places.index
-
-
-def changed(made, tmp_path, *statements):
-    path = tmp_path / "changed.sqlite"
-    path.write_bytes(made[1].read_bytes())
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        for statement in statements:
-            database.execute(statement)
-    return path
 
 
 def planned(path, zoo, runs=RUNS, *arguments, **options):
@@ -108,13 +97,15 @@ def test_what_is_there_is_not_fetched_again(made, tmp_path):
 def test_a_folder_of_the_size_of_the_file_is_not_the_file(made, tmp_path):
     folder = tmp_path / "zoo" / "e/0.3/0/aux_arrays.npz"
     folder.mkdir(parents=True)
-    path = changed(made, tmp_path, f"UPDATE member SET size = {folder.stat().st_size} WHERE name LIKE '%npz'")
+    path = passes.changed_index(
+        made[1], tmp_path, f"UPDATE member SET size = {folder.stat().st_size} WHERE name LIKE '%npz'"
+    )
     assert planned(path, tmp_path / "zoo", RUNS[:1]).num_there == 0
 
 
 def test_members_that_are_not_sound_are_problems(made, tmp_path):
-    path = changed(
-        made,
+    path = passes.changed_index(
+        made[1],
         tmp_path,
         "UPDATE member SET state = 'damaged', reason = 'why' WHERE name = 'e/0.3/0/checkpoints/ckpt-3.index'",
         "UPDATE member SET state = 'unchecked' WHERE ratio = '0.3' AND run_id = 4 AND name LIKE '%npz'",
@@ -135,7 +126,7 @@ def test_members_that_are_not_sound_are_problems(made, tmp_path):
 def test_members_too_large_to_be_looked_into_are_problems(made, tmp_path, name):
     part = "recipe" if name.endswith("json") else "aux_arrays"
     size = contents.LARGEST[part] + 1
-    path = changed(made, tmp_path, f"UPDATE member SET size = {size} WHERE name = '{name}'")
+    path = passes.changed_index(made[1], tmp_path, f"UPDATE member SET size = {size} WHERE name = '{name}'")
     (problem,) = planned(path, tmp_path, RUNS[:1]).problems
     assert problem.reason.startswith(f"{name}: ")
     assert problem.reason.endswith("expected 268 MB at most" if part == "aux_arrays" else "expected 1.0 MB at most")
@@ -150,7 +141,7 @@ def test_members_too_large_to_be_looked_into_are_problems(made, tmp_path, name):
     ],
 )
 def test_an_index_that_contradicts_itself_is_refused(made, tmp_path, statement):
-    path = changed(made, tmp_path, statement)
+    path = passes.changed_index(made[1], tmp_path, statement)
     with pytest.raises(errors.DamagedFileError, match=r"changed\.sqlite: .*does not lie behind point .*make it again"):
         planned(path, tmp_path)
 
@@ -170,3 +161,19 @@ def test_another_archive_than_that_of_the_index_is_refused(made):
                 extract_plan.check_same(stored, dataclasses.replace(right, **change))
             assert str(caught.value).startswith(f"a.tar.gz: not the archive that {made[1]} is the index of: ")
             assert "zoo_index" in str(caught.value)
+
+
+def test_the_runs_of_an_archive_by_ratio(made, tmp_path):
+    with index.Index(made[1]) as stored:
+        assert extract_plan.contents_of(stored) == [
+            extract_plan.RatioContents(0.3, (0, 4), 2),
+            extract_plan.RatioContents(0.5, (1,), 1),
+        ]
+    path = passes.changed_index(
+        made[1],
+        tmp_path,
+        "UPDATE member SET state = 'damaged', reason = 'why' WHERE name = 'e/0.3/0/checkpoints/ckpt-3.index'",
+        "UPDATE member SET state = 'damaged', reason = 'why' WHERE ratio = '0.5'",
+    )
+    with index.Index(path) as stored:
+        assert extract_plan.contents_of(stored) == [extract_plan.RatioContents(0.3, (0, 4), 1)]

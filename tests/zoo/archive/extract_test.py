@@ -96,7 +96,11 @@ def test_an_index_with_a_wrong_checksum(made, tmp_path, name):
     # The run does not count as complete without the file, nor is it there without a record.
     lost = {name, f"e/{run[0]}/{run[1]}/aux_arrays.npz"}
     assert passes.files_below(zoo) == {other: data for other, data in WANTED.items() if other not in lost}
-    assert result.num_files == 8
+    # A record that arrived is withheld where its checkpoint is not there.
+    record = [] if name.endswith("npz") else [f"e/{run[0]}/{run[1]}/aux_arrays.npz"]
+    assert [item.member.name for item in result.withheld] == record
+    assert {item.member.name for item in result.arrived} == WANTED.keys() - lost
+    assert result.num_bytes == sum(len(WANTED[other]) for other in WANTED.keys() - lost)
     wanted = next(item for group in todo.groups for item in group if item.member.name == name)
     with pytest.raises(errors.IntegrityError, match="CRC32"):
         extract._write(wanted, iter([FILES[name]]), extract._Unfinished(todo))
@@ -185,6 +189,8 @@ def test_what_an_index_calls_sound_is_looked_into_all_the_same(tmp_path, kind):
     assert passes.files_below(tmp_path / "zoo") == {
         name: data for name, data in WANTED.items() if not name.startswith("e/0.3/4/")
     }
+    assert {item.member.name for item in result.withheld} == {n for n in WANTED if n.startswith("e/0.3/4/")}
+    assert result.num_files == len(WANTED) - 3
 
 
 def test_halves_of_a_checkpoint_that_come_at_different_times_are_held_against_each_other(made, tmp_path):
@@ -305,4 +311,4 @@ def test_a_stale_index_of_an_archive_of_the_same_size_accepts_nothing_wrong(made
 
 def test_nothing_to_fetch(made, tmp_path):
     result, _ = fetched(*made, tmp_path, [])
-    assert result == extract.Result(0, 0, ())
+    assert result == extract.Result((), 0, ())

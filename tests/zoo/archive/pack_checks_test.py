@@ -15,21 +15,6 @@ def zoo(tmp_path):
     return packing.make_zoo(tmp_path)
 
 
-def run_of(zoo, ratio=0.7, run_id=1):
-    return layout.Run(zoo, "e", ratio, run_id)
-
-
-def flip(which):
-    def damage(zoo):
-        path = packing.checkpoint_paths(run_of(zoo))[which]
-        content = bytearray(path.read_bytes())
-        content[len(content) // 3] ^= 1
-        path.write_bytes(content)
-        return run_of(zoo).checkpoint_prefix(2)
-
-    return damage
-
-
 @pytest.fixture
 def memory(tmp_path):
     return lambda: pack_checks.Memory(tmp_path / "rows.npz", tmp_path / "checkpoints.json")
@@ -44,27 +29,27 @@ def spoil(path):
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_what_was_found_sound_is_not_read_again(zoo, memory, which):
-    path = [*packing.checkpoint_paths(run_of(zoo)), run_of(zoo).aux_arrays_path][which]
+    path = [*packing.checkpoint_paths(packing.run_of(zoo)), packing.run_of(zoo).aux_arrays_path][which]
     pack_plan.make(zoo, "e", memory=memory())
     spoil(path)
     plan = pack_plan.make(zoo, "e", memory=memory())
     runs.assert_holds(plan.table)
     packing.touch(path)
-    with pytest.raises(errors.DamagedFileError, match="1 damaged runs"):
+    with pytest.raises(errors.DamagedFileError, match="1 damaged run to mend"):
         pack_plan.make(zoo, "e", memory=memory())
 
 
 def test_what_was_found_damaged_is_read_again(zoo, memory):
-    flip(0)(zoo)
-    with pytest.raises(errors.DamagedFileError, match="1 damaged runs"):
+    packing.damage_checkpoint(packing.run_of(zoo), 0)
+    with pytest.raises(errors.DamagedFileError, match="1 damaged run to mend"):
         pack_plan.make(zoo, "e", memory=memory())
-    packing.add_checkpoint(run_of(zoo))
+    packing.add_checkpoint(packing.run_of(zoo))
     assert not pack_plan.make(zoo, "e", memory=memory()).problems
 
 
 def test_a_row_that_is_remembered_does_not_replace_its_record(zoo, memory):
     pack_plan.make(zoo, "e", memory=memory())
-    run_of(zoo).aux_arrays_path.unlink()
+    packing.run_of(zoo).aux_arrays_path.unlink()
     plan = pack_plan.make(zoo, "e", memory=memory())
     assert [problem.state for problem in plan.problems] == ["partial"]
 

@@ -27,10 +27,6 @@ def members(plan):
         return [(member, archive.extractfile(member).read()) for member in archive]
 
 
-def run_of(zoo, ratio=0.7, run_id=1):
-    return layout.Run(zoo, "e", ratio, run_id)
-
-
 def test_all_files_of_sound_runs_are_packed_by_ratio_and_run(zoo):
     plan = pack_plan.make(zoo, "e")
     assert [(member.name, content) for member, content in members(plan)] == packing.packed_files(zoo)
@@ -91,31 +87,27 @@ def test_names_that_ustar_cannot_hold(tmp_path):
 
 
 def test_runs_without_checkpoint_are_packed_partial_ones_are_not(zoo):
-    shutil.rmtree(run_of(zoo).checkpoints_directory)
-    run_of(zoo, 0.3, 2).aux_arrays_path.unlink()
+    shutil.rmtree(packing.run_of(zoo).checkpoints_directory)
+    packing.run_of(zoo, 0.3, 2).aux_arrays_path.unlink()
     plan = pack_plan.make(zoo, "e")
     assert (plan.table.num_runs, plan.num_with_checkpoint) == (3, 2)
-    assert [(problem.run, problem.state) for problem in plan.problems] == [(run_of(zoo, 0.3, 2), "partial")]
+    assert [(problem.run, problem.state) for problem in plan.problems] == [(packing.run_of(zoo, 0.3, 2), "partial")]
     assert not any(member.name.startswith("e/0.3/2/") for member, _ in members(plan))
 
 
 def damage_record(zoo):
-    run_of(zoo).aux_arrays_path.write_bytes(b"not a zip")
-    return run_of(zoo).aux_arrays_path
+    packing.run_of(zoo).aux_arrays_path.write_bytes(b"not a zip")
+    return packing.run_of(zoo).aux_arrays_path
 
 
 def lose_half_a_checkpoint(zoo):
-    packing.checkpoint_paths(run_of(zoo))[1].unlink()
-    return run_of(zoo).checkpoints_directory
+    packing.checkpoint_paths(packing.run_of(zoo))[1].unlink()
+    return packing.run_of(zoo).checkpoints_directory
 
 
 def flip(which):
     def damage(zoo):
-        path = packing.checkpoint_paths(run_of(zoo))[which]
-        content = bytearray(path.read_bytes())
-        content[len(content) // 3] ^= 1
-        path.write_bytes(content)
-        return run_of(zoo).checkpoint_prefix(2)
+        return packing.damage_checkpoint(packing.run_of(zoo), which)
 
     return damage
 
@@ -123,10 +115,10 @@ def flip(which):
 @pytest.mark.parametrize("damage", [damage_record, lose_half_a_checkpoint, flip(0), flip(1)])
 def test_damaged_runs_are_refused_or_left_out(zoo, damage):
     path = damage(zoo)
-    with pytest.raises(errors.DamagedFileError, match=rf"(?s)1 damaged runs; .* --skip_damaged:\n  {path}"):
+    with pytest.raises(errors.DamagedFileError, match=rf"(?s)1 damaged run to mend, .* --skip_damaged:\n  {path}"):
         pack_plan.make(zoo, "e")
     plan = pack_plan.make(zoo, "e", skip_damaged=True)
-    assert [problem.run for problem in plan.problems] == [run_of(zoo)]
+    assert [problem.run for problem in plan.problems] == [packing.run_of(zoo)]
     assert runs.runs_of(plan.table) == [name for name in runs.RUNS if name != (0.7, 1)]
     assert not any(member.name.startswith("e/0.7/1/") for member, _ in members(plan))
 
@@ -142,7 +134,7 @@ def test_of_many_damaged_runs_ten_are_named(tmp_path):
 
 def test_nothing_to_pack(tmp_path):
     layout.Run(tmp_path, "e", 0.5, 0).directory.mkdir(parents=True)
-    with pytest.raises(errors.MissingFileError, match="e: no run to pack: 1 run folders"):
+    with pytest.raises(errors.MissingFileError, match="e: no run to pack: 1 run folder, none"):
         pack_plan.make(tmp_path, "e")
 
 

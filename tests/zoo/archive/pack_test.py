@@ -327,7 +327,9 @@ def test_what_is_packed_already_needs_no_room(zoo, output):
     places.unfinished.touch()
     room = 3 * shutil.disk_usage(zoo).free
     os.truncate(places.unfinished, room)  # sparse
-    pack.check_disk(dataclasses.replace(plan, segments=[pack_tar.Segment((), 0, room)]), output)
+    too_large = dataclasses.replace(plan, segments=[pack_tar.Segment((), 0, room)])
+    pack.check_disk(too_large, output)
+    assert pack.disk_missing(too_large, output) == pack.disk_bytes(too_large) - room < shutil.disk_usage(zoo).free
 
 
 def test_the_estimate_of_the_disk_space_suffices_for_what_cannot_be_compressed(zoo, output):

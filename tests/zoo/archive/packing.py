@@ -14,6 +14,10 @@ RECIPE = {"architecture": "mlp", "dataset": {"name": "digits", "num_classes": 10
 CHECKPOINT_SUFFIXES = (".data-00000-of-00001", ".index")
 
 
+def run_of(zoo, ratio=0.7, run_id=1):
+    return layout.Run(zoo, "e", ratio, run_id)
+
+
 def checkpoint_paths(run, epoch=2):
     prefix = run.checkpoint_prefix(epoch)
     return [prefix.with_name(prefix.name + suffix) for suffix in CHECKPOINT_SUFFIXES]
@@ -32,6 +36,15 @@ def write_checkpoint(run, content, epoch=2):
     data.write_bytes(content)
     entry = tables.bundle_entry(shape=(len(content) // 4,), size=len(content), data=content)
     index.write_bytes(tables.index((b"model/w/.ATTRIBUTES/VARIABLE_VALUE", entry)))
+
+
+def damage_checkpoint(run, which, epoch=2):
+    """Flips a bit of its data file, or of its index; returns what the checkpoint is called."""
+    path = checkpoint_paths(run, epoch)[which]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    return run.checkpoint_prefix(epoch)
 
 
 def make_zoo(folder, data_bytes=3000):

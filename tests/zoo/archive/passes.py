@@ -1,6 +1,8 @@
 """Small archives of sound runs, made without TensorFlow, and passes over them."""
 
+import contextlib
 import pathlib
+import sqlite3
 
 import numpy as np
 
@@ -61,6 +63,16 @@ def members(places: indexing.Places) -> list[index.Member]:
     """All members of an index."""
     with index.Index(places.index) as stored:
         return list(stored.members())
+
+
+def changed_index(path: pathlib.Path, folder: pathlib.Path, *statements: str) -> pathlib.Path:
+    """A copy of an index, changed by SQL: changed.sqlite in a folder."""
+    copy = folder / "changed.sqlite"
+    copy.write_bytes(path.read_bytes())
+    with contextlib.closing(sqlite3.connect(copy)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+    return copy
 
 
 def states(places: indexing.Places) -> dict[str, str]:

@@ -63,3 +63,5 @@ def test_messages_show_no_secrets():
     url = "https://user:password@host:8000/a/zoo.tar.gz?signature=secret#part"
     assert addresses.display(url) == "https://host:8000/a/zoo.tar.gz"
     assert addresses.display("/a/b?c") == "/a/b?c"
+    assert addresses.display("a//user@b") == "a//user@b"
+    assert addresses.display("ftp://user:password@host/a?b") == "ftp://host/a?b"

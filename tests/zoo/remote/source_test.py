@@ -253,6 +253,18 @@ def test_many_threads(server, content):
     assert not failures
 
 
+def test_addresses_of_protocols_that_do_not_work_name_those_that_do():
+    works = r"a path, file://, http://, https:// or gs://"
+    with pytest.raises(errors.InvalidValueError, match=rf"nonesuch://x: no file system .* expected {works}"):
+        source.open_source("nonesuch://x", reading.FAST)
+    # Known to fsspec, and nobody answers there.
+    with pytest.raises(
+        errors.NetworkError, match=rf"ftp://127.0.0.1:1/a: cannot be opened by ftp:// .*{works}"
+    ) as caught:
+        source.open_source("ftp://user:SECRET@127.0.0.1:1/a", reading.FAST)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_other_protocols_of_fsspec(content):
     fsspec.filesystem("memory").pipe_file("/zoo.tar.gz", content)
     with source.open_source("memory://zoo.tar.gz", reading.FAST) as opened:
