@@ -3,16 +3,18 @@
 Whether one ResNet or sixteen small networks side by side (heldout/learners.py, heldout/ensemble.py), the loop is the
 same: an epoch is one compiled call that gathers each batch on the device, differentiates the sum over runs of the
 mean cross-entropy over the batch, and applies momentum in place. The sum over runs keeps their gradients apart,
-because no variable is shared. Order, augmentation and rates come from the host as plain arrays (heldout/batches.py,
+because no variable is shared. Under a `tf.distribute` strategy every replica does the same with runs of its own
+(heldout/replicas.py). Order, augmentation and rates come from the host as plain arrays (heldout/batches.py,
 heldout/schedules.py), so the same seeds give the same training in any grouping.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from heldout import augmentation, batches, learners, schedules, training_config
+from heldout import augmentation, batches, learners, replicas, schedules, training_config
 
 # Called after every epoch with (epoch from 0, mean loss of each run [R]); a true value ends the training there.
 OnEpoch = Callable[[int, np.ndarray], bool | None]
@@ -27,6 +29,7 @@ class Trainer:
         labels: integers [N].
         normalise: maps stored images to the inputs of the model.
         config: optimisation.
+        strategy: whose replicas hold the models of the learner, the same number each; None for a single device.
     """
 
     def __init__(
@@ -36,18 +39,22 @@ class Trainer:
         labels: np.ndarray,
         normalise: Callable[[tf.Tensor], tf.Tensor],
         config: training_config.TrainingConfig,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         self._learner = learner
-        self._images = tf.constant(images)
-        self._labels = tf.constant(labels, tf.int32)
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._runs_per_replica = learner.num_runs // len(replicas.local_replicas(self._strategy))
+        self._image_shape = images.shape[1:]
+        self._images = self._on_each(images)
+        self._labels = self._on_each(labels.astype(np.int32))
         self._normalise = normalise
         self._config = config
-        self._velocities = [
-            tf.Variable(tf.zeros_like(variable), trainable=False) for variable in learner.trainable_variables
-        ]
-        integers, rates = tf.TensorSpec([None, None, None], tf.int32), tf.TensorSpec([None], config.dtype)
-        shifts, flips = tf.TensorSpec([None, None, None, 2], tf.int32), tf.TensorSpec([None, None, None], tf.bool)
-        self._epoch = tf.function(self._run_epoch, input_signature=[integers, shifts, flips, rates])
+        with replicas.separate_variables(self._strategy):
+            self._velocities = [
+                tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
+                for variable in learner.trainable_variables
+            ]
+        self._epoch = tf.function(self._run_epoch_on_each, input_signature=self._signature(images.dtype))
 
     def train(
         self,
@@ -67,14 +74,16 @@ class Trainer:
         """
         self._learner.assign(initial_values)
         for velocity in self._velocities:
-            velocity.assign(tf.zeros_like(velocity))
+            velocity.assign(tf.zeros(velocity.shape, velocity.dtype))
         num_steps = batches.steps_per_epoch(self._config, len(runs[0].subset_indices))
         losses: list[np.ndarray] = []
         for epoch in range(self._config.num_epochs):
             drawn = batches.epoch_batches(self._config, runs, epoch)
-            rates = tf.constant(schedules.learning_rates(self._config, num_steps, epoch), self._config.dtype)
-            loss = self._epoch(drawn.indices, drawn.shifts, drawn.flips, rates)
-            losses.append(loss.numpy().astype(np.float64))
+            rates = schedules.learning_rates(self._config, num_steps, epoch).astype(self._config.dtype)
+            by_run = [self._by_run(array) for array in (drawn.indices, drawn.shifts, drawn.flips)]
+            loss = self._epoch(self._images, self._labels, *by_run, self._on_each(rates))
+            of_replicas = self._strategy.experimental_local_results(loss)
+            losses.append(np.concatenate([part.numpy() for part in of_replicas]).astype(np.float64))
             if on_epoch is not None and on_epoch(epoch, losses[-1]):
                 break
         return np.stack(losses)
@@ -83,30 +92,66 @@ class Trainer:
         """How often the epoch has been compiled; 1 is enough for all groups and subset sizes."""
         return self._epoch.experimental_get_tracing_count()
 
-    def _run_epoch(self, indices: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
-        total = tf.zeros([self._learner.num_runs], self._config.dtype)
+    def _signature(self, image_dtype: np.dtype) -> list[tf.TensorSpec] | None:
+        """One trace for all subset sizes; values spread over replicas bring their own."""
+        if self._strategy.num_replicas_in_sync > 1:
+            return None
+        return [
+            tf.TensorSpec([None, *self._image_shape], image_dtype),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, None, None], tf.int32),
+            tf.TensorSpec([None, None, None, 2], tf.int32),
+            tf.TensorSpec([None, None, None], tf.bool),
+            tf.TensorSpec([None], self._config.dtype),
+        ]
+
+    def _on_each(self, values: np.ndarray) -> Any:
+        """The same values on every replica."""
+        return replicas.distributed(self._strategy, lambda _: values)
+
+    def _by_run(self, array: np.ndarray) -> Any:
+        """To every replica its part of an array [S, R, ...]; an array of no runs stays."""
+        size = self._runs_per_replica if array.shape[1] else 0
+        return replicas.distributed(self._strategy, lambda replica: array[:, replica * size : (replica + 1) * size])
+
+    def _run_epoch_on_each(self, *arguments: Any) -> Any:
+        return self._strategy.run(self._run_epoch, arguments)
+
+    def _run_epoch(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        indices: tf.Tensor,
+        shifts: tf.Tensor,
+        flips: tf.Tensor,
+        rates: tf.Tensor,
+    ) -> tf.Tensor:
+        total = tf.zeros([self._runs_per_replica], self._config.dtype)
         for step in tf.range(tf.shape(indices)[0]):
-            inputs = self._inputs(indices[step], shifts, flips, step)
-            total += self._step(inputs, tf.gather(self._labels, indices[step]), rates[step])
+            inputs = self._inputs(images, indices[step], shifts, flips, step)
+            total += self._step(inputs, tf.gather(labels, indices[step]), rates[step])
         return total / tf.cast(tf.shape(indices)[0], total.dtype)
 
-    def _inputs(self, indices: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def _inputs(
+        self, images: tf.Tensor, indices: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
         """The augmented, normalised images [R, B, H, W, C] of one step."""
-        images = self._normalise(tf.gather(self._images, tf.reshape(indices, [-1])))
+        batch = self._normalise(tf.gather(images, tf.reshape(indices, [-1])))
         if "crop" in self._config.augmentation:
-            images = augmentation.shift(images, tf.reshape(shifts[step], [-1, 2]), self._config.crop_padding)
+            batch = augmentation.shift(batch, tf.reshape(shifts[step], [-1, 2]), self._config.crop_padding)
         if "flip" in self._config.augmentation:
-            images = augmentation.flip(images, tf.reshape(flips[step], [-1]))
-        images = tf.reshape(images, tf.concat([tf.shape(indices), tf.shape(images)[1:]], 0))
-        return tf.ensure_shape(images, [self._learner.num_runs, None, *self._images.shape[1:]])
+            batch = augmentation.flip(batch, tf.reshape(flips[step], [-1]))
+        batch = tf.reshape(batch, tf.concat([tf.shape(indices), tf.shape(batch)[1:]], 0))
+        return tf.ensure_shape(batch, [self._runs_per_replica, None, *self._image_shape])
 
     def _step(self, inputs: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         """One update of every model; the loss of each before it, [R]."""
         variables = list(self._learner.trainable_variables)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
             logits = self._learner.logits(inputs, is_training=True)
             cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            losses = tf.ensure_shape(tf.reduce_mean(cross_entropy, axis=1), [self._learner.num_runs])
+            losses = tf.ensure_shape(tf.reduce_mean(cross_entropy, axis=1), [self._runs_per_replica])
             total = tf.reduce_sum(losses)
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         ranks = self._learner.trainable_ranks
