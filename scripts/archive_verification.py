@@ -77,7 +77,7 @@ def _check_writable(folder: pathlib.Path) -> None:
     if not _is_writable(folder):
         raise errors.InvalidValueError(
             f"{folder.absolute()}: not a folder that may be written to, and a verification needs one for its work "
-            "files; name one with --work_dir"
+            "files; choose another with --work_dir"
         )
 
 

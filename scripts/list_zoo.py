@@ -11,7 +11,7 @@ A healthy zoo prints, and ends with status 0,
 Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Runs of which
 there is only a row in the run table, as zoo_stream keeps them, count as complete; how many these are is said. So is how
 far a pass over an archive got that has not come to its end. Damaged runs are named with the reason, and the status is
-then 1.
+then 3.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _MAX_PROBLEMS = flags.DEFINE_integer(
 
 
 def run(argv: Sequence[str]) -> int:
-    """Flags -> inventory -> text or JSON. Status 1 if anything is damaged."""
+    """Flags -> inventory -> text or JSON. Status 3 if anything is damaged."""
     del argv
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
     names = _names(zoo, common_flags.EXPERIMENT.value)
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     else:
         print("\n\n".join(_as_text(item, begun) for item, begun in found))
     damaged = any(item.complaint or any(ratio.count("damaged") for ratio in item.ratios) for item, _ in found)
-    return 1 if damaged else 0
+    return cli.DAMAGED_STATUS if damaged else 0
 
 
 def _names(zoo: str, name: str | None) -> list[str]:

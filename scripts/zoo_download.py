@@ -50,10 +50,12 @@ def _say_plan(archive: archive_flags.Archive, target: pathlib.Path, size: int) -
     if target.exists() and target.stat().st_size == size:
         print(f"{target}: {files.size_text(size)}, there already, nothing would be written")
         return
-    print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}")
+    left = download.missing_bytes(target, size)
+    of = "" if left == size else f", {files.size_text(left)} of them are missing in the download that was begun"
+    print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}{of}")
     if target.exists():
         print(f"warning: {target}: is there with another size; delete it or choose another --dest")
-    for line in files.room_report(target.parent, download.missing_bytes(target, size)):
+    for line in files.room_report(target.parent, left):
         print(line)
 
 

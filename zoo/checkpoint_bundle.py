@@ -68,7 +68,7 @@ _MAX_TEXT_BYTES = (1 << 32) - 1
 _LONGEST_VARINT = 10
 _CHECKSUM_BYTES = 4
 _CHUNK_BYTES = 1 << 20
-_REPAIR = "fetch it again, or delete the checkpoint and train the run again"
+_REPAIR = sorted_table.REPAIR
 
 Spec = tuple[tuple[int, ...], str]
 

@@ -2,7 +2,7 @@
 
     <zoo>/<experiment>/<subset_ratio>/<run_id>/aux_arrays.npz
     <zoo>/<experiment>/<subset_ratio>/<run_id>/checkpoints/ckpt-<epoch>.index, .data-00000-of-00001
-    <zoo>/<experiment>/recipe.json, run_table.npz, scores/, report/
+    <zoo>/<experiment>/recipe.json, labels.npz, failures.jsonl, run_table.npz, scores/, report/
 
 The first two lines are the layout of the published zoos. How many ratios and runs there are differs between
 experiments, so they are found by looking. A folder counts as a run if its name and its parent's are exactly what
@@ -25,6 +25,8 @@ AUX_ARRAYS_NAME = "aux_arrays.npz"
 CHECKPOINTS_NAME = "checkpoints"
 RECIPE_NAME = "recipe.json"
 RUN_TABLE_NAME = "run_table.npz"
+LABELS_NAME = "labels.npz"
+FAILURES_NAME = "failures.jsonl"
 ARCHIVE_INDEX_SUFFIX = ".index.sqlite"
 ARCHIVE_INDEX_NAME = f"archive{ARCHIVE_INDEX_SUFFIX}"
 PUBLISHED_INDEX_NAME = f"published{ARCHIVE_INDEX_SUFFIX}"
@@ -139,6 +141,16 @@ def experiment_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 def recipe_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     """The file that says how all runs of the experiment are trained."""
     return experiment_directory(zoo, experiment) / RECIPE_NAME
+
+
+def labels_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """The labels of an experiment that was trained on wrong ones on purpose; see `heldout.label_noise`."""
+    return experiment_directory(zoo, experiment) / LABELS_NAME
+
+
+def failures_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """The runs that failed, one a line; see `heldout.failures`."""
+    return experiment_directory(zoo, experiment) / FAILURES_NAME
 
 
 def run_table_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:

@@ -25,7 +25,8 @@ _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 _MASK_DELTA = 0xA282EAD8
-_REPAIR = "fetch it again, or delete the checkpoint and train the run again"
+# How a damaged checkpoint is mended, at the end of every message about one, behind a semicolon.
+REPAIR = "fetch it again, or delete the checkpoint and train the run again"
 
 
 def unmasked(crc32c: int) -> int:
@@ -48,7 +49,7 @@ def read(content: bytes, where: str) -> list[tuple[bytes, bytes]]:
     try:
         return list(_entries(content))
     except ValueError as error:
-        raise errors.DamagedFileError(f"{where}: damaged checkpoint index: {error}; {_REPAIR}") from error
+        raise errors.DamagedFileError(f"{where}: damaged checkpoint index: {error}; {REPAIR}") from error
 
 
 def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -114,6 +114,8 @@ def test_a_plan_of_a_download_counts_what_is_there(made, tmp_path):
     flags = [f"--archive={made}/e.tar.gz", f"--dest={tmp_path}", "--dry_run"]
     (tmp_path / ".e.tar.gz.part").write_bytes(bytes(size))
     assert "disk: 0 B at most are needed" in ended("zoo_download", *flags)
+    (tmp_path / ".e.tar.gz.part").write_bytes(bytes(size - 1000))
+    assert ", 1.0 kB of them are missing in the download that was begun\n" in ended("zoo_download", *flags)
     (tmp_path / "e.tar.gz").write_bytes(bytes(size - 1))
     assert f"warning: {tmp_path}/e.tar.gz: is there with another size" in ended("zoo_download", *flags)
     (tmp_path / "e.tar.gz").write_bytes(bytes(size))

@@ -169,7 +169,7 @@ def test_the_folder_of_the_archive_need_not_be_written_to(served, tmp_path):
         refused = start(archive, cwd=served, before=before)
         assert refused.returncode != 0
         assert f"{served}: not a folder that may be written to" in refused.stderr
-        assert "name one with --work_dir" in refused.stderr
+        assert "choose another with --work_dir" in refused.stderr
         plan = start(archive, "--dry_run", cwd=served, before=before)
         assert plan.returncode == 0
         assert "warning: " in plan.stdout
@@ -223,3 +223,14 @@ def test_damage_is_named(served, tmp_path):
     reasons = [finding["reason"] for finding in check["findings"]]
     assert any("the archive that is known has" in reason for reason in reasons)
     shutil.rmtree(served)
+
+
+def test_an_archive_of_which_nothing_can_be_read_is_damaged_and_leaves_nothing(served, tmp_path):
+    archive = served / "a.tar.gz"
+    archive.write_bytes(b"\0" + archive.read_bytes()[1:])
+    before = names(served)
+    result = start(f"--archive={archive}", f"--work_dir={tmp_path}/w", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "it is not a gzip file" in result.stderr
+    assert names(served) == before
+    assert names(tmp_path / "w") == []

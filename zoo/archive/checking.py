@@ -63,7 +63,11 @@ def check(
     # Of an earlier call that was killed before it could compare; the archive may be another now.
     places.index.unlink(missing_ok=True)
     # A pass refuses an archive that is cut short; here it is to be said which of its members are left.
-    result = indexing.make(url, places, dataclasses.replace(expected, size=None), options, progress)
+    try:
+        result = indexing.make(url, places, dataclasses.replace(expected, size=None), options, progress)
+    except scan.UnreadableArchiveError:
+        places.lock.unlink(missing_ok=True)
+        raise
     with index.Index(places.index) as found:
         checked = _compare(result.facts, found, stored, expected.size)
     places.index.unlink()

@@ -14,7 +14,7 @@ import json
 import pathlib
 from typing import Any
 
-from zoo import checkpoint_bundle, errors, files, layout, run_scan
+from zoo import checkpoint_bundle, errors, files, layout, run_scan, sorted_table
 from zoo.archive import index, names, zlib_library
 
 # What is looked into, by part, in bytes; a record's arrays may take as much again. ImageNet's records take 22 MB, its
@@ -197,12 +197,17 @@ def _judge_pair(index_content: Content, data: Content, where: str) -> dict[str, 
     try:
         bundle = checkpoint_bundle.read_index(bytes(index_content), where)
     except errors.DamagedFileError as error:
-        return {"checkpoint_index": ("damaged", str(error)), "checkpoint_data": ("unchecked", "")}
+        return {"checkpoint_index": ("damaged", _damage(error)), "checkpoint_data": ("unchecked", "")}
     try:
         checkpoint_bundle.verify(bundle, memoryview(data), where)
     except errors.DamagedFileError as error:
-        return {"checkpoint_index": ("sound", ""), "checkpoint_data": ("damaged", str(error))}
+        return {"checkpoint_index": ("sound", ""), "checkpoint_data": ("damaged", _damage(error))}
     return {"checkpoint_index": ("sound", ""), "checkpoint_data": ("sound", "")}
+
+
+def _damage(error: errors.DamagedFileError) -> str:
+    """The message without the repair, which is for files, and none for members of an archive."""
+    return str(error).removesuffix(f"; {sorted_table.REPAIR}")
 
 
 def _check_json_object(where: str, content: bytearray) -> None:

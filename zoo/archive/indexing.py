@@ -6,6 +6,8 @@
 While the pass goes on there is a journal beside the index, `.<index>.part`, which the same call continues.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import pathlib
 
@@ -158,10 +160,20 @@ def make(
         files.remove_stale_temporaries(places.index.parent)
         needed = disk_needed(archive.state.size)
         files.check_room(places.index.parent, needed, "the index of an archive, with its journal and run table,")
-        with journal.Journal(places.journal) as log:
+        with _forgotten_if_unreadable(places), journal.Journal(places.journal) as log:
             result = _finish(scan.Scan(archive, log, expected, progress, save_bytes), log, places)
         places.journal.unlink(missing_ok=True)
     return result
+
+
+@contextlib.contextmanager
+def _forgotten_if_unreadable(places: Places) -> Iterator[None]:
+    """There is nothing to continue in an archive of which nothing can be read."""
+    try:
+        yield
+    except scan.UnreadableArchiveError:
+        places.journal.unlink(missing_ok=True)
+        raise
 
 
 def _finish(passing: scan.Scan, log: journal.Journal, places: Places) -> Result:

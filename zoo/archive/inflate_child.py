@@ -8,7 +8,6 @@ Both arguments are numbers of open files that it inherits. It ends when the othe
 import contextlib
 from multiprocessing import connection
 import os
-import signal
 import sys
 
 from zoo.archive import gzip_stream, inflate, inflate_memory
@@ -58,7 +57,6 @@ def _serve(pipe: connection.Connection, slots: inflate_memory.Slots) -> None:
 
 def main() -> None:
     """Serves the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process decides
     descriptors = [int(text) for text in sys.argv[1:]]
     slots = inflate_memory.Slots(descriptors[1])
     os.close(descriptors[1])

@@ -117,6 +117,7 @@ class OwnProcess:
                     [sys.executable, "-P", "-m", "zoo.archive.inflate_child", str(there.fileno()), str(memory)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(there.fileno(), memory),
+                    process_group=0,  # Ctrl-C is for this process, which ends that one, from the first moment on
                     # Whatever the name zoo means elsewhere, there it is what it is here.
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 )

@@ -63,6 +63,10 @@ class Expected:
     size: int | None = None
 
 
+class UnreadableArchiveError(errors.IntegrityError):
+    """Not one member of an archive can be read: it is no tar.gz, or damaged from its beginning on."""
+
+
 class Scan:
     """A pass over one archive.
 
@@ -165,7 +169,7 @@ class Scan:
         Raises:
             NetworkError: the server fails; what was done is kept.
             MismatchError: the object changed meanwhile.
-            DamagedFileError: it is no gzip file, or there is no tar archive in it.
+            UnreadableArchiveError: it is no gzip file, or there is no tar archive in it.
         """
         if self._progress is not None and not self._ended:
             self._progress(self._saved_offset, self._archive.state.size)
@@ -217,7 +221,7 @@ class Scan:
         """Takes tar data; where they are none, searches for the next header.
 
         Raises:
-            DamagedFileError: the very first bytes are no tar header.
+            UnreadableArchiveError: the very first bytes are no tar header.
             UnsafeArchiveError: what is in it must not be read.
         """
         start = self._tar.position
@@ -227,7 +231,7 @@ class Scan:
                 return
             except tar_stream.TarHeaderError as error:
                 if not self._members.num_members:
-                    raise errors.DamagedFileError(f"{self._name}: not a tar archive: {error}") from error
+                    raise UnreadableArchiveError(f"{self._name}: not a tar archive: {error}") from error
                 self._fault(f"the tar stream is damaged behind {self._members.last_name}: {error}")
                 self._tar = self._tar.behind(error)
             except errors.UnsafeArchiveError as error:
@@ -273,7 +277,7 @@ class Scan:
         passing = self._members.passing_name
         after = passing or self._members.last_name
         if not self._members.num_members and self._place is None and not gzip_members:
-            raise damage
+            raise UnreadableArchiveError(f"{damage}") from damage
         self._members.interrupt(damage.offset, f"the archive is damaged near its byte {damage.offset}: {damage}")
         found = resync.resync(self._archive.read, damage.offset, self._archive.state.size, damage.position)
         if found is None:
@@ -317,7 +321,7 @@ class Scan:
             except errors.DamagedFileError as error:
                 self._fault(f"{error}")
         if self._faults and not self._members.num_members:
-            raise errors.DamagedFileError(f"{self._faults[0]}; not one member of the archive can be read")
+            raise UnreadableArchiveError(f"{self._faults[0]}; not one member of the archive can be read")
         self._members.interrupt(self._archive.state.size, "the archive ends within this member")
         self._plan.settle(self._num_output)
         self._plan.finish()

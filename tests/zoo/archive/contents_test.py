@@ -136,6 +136,7 @@ def test_a_damaged_half_is_named_and_the_other_judged_for_itself(data_first):
         found = dict(zip(order, (results.verdicts[0], results.ends[1]), strict=True))
         assert {name: state for name, (state, _) in found.items()} == expected
         assert "0.5/1/checkpoints/ckpt-3" in found[damaged][1]
+        assert "again" not in found[damaged][1]  # what is in an archive is not fetched or trained again
 
 
 def checkpoint_names(run_id):

@@ -182,6 +182,11 @@ def test_it_does_not_outlive_who_started_it(tmp_path):
     raise AssertionError("the process that inflates is still there")
 
 
+def test_ctrl_c_in_a_terminal_does_not_reach_it(here):
+    # A terminal interrupts the whole process group, at any moment: also before the process can ask not to be.
+    assert os.getpgid(here()._process.pid) != os.getpgid(0)
+
+
 def test_short_archives_are_inflated_here():
     assert isinstance(
         inflate_process.open_inflater(None, "a", inflate_process.WORTH_BYTES - 1), inflate_process.ThisProcess

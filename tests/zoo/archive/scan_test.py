@@ -223,8 +223,8 @@ def test_a_pass_that_cannot_write_its_results_only_repeats_that(tmp_path, archiv
     ("content", "error", "message"),
     [
         (b"", errors.DamagedFileError, r"a\.tar\.gz"),
-        (b"no gzip file at all" * 100, errors.DamagedFileError, r"a\.tar\.gz.*not a gzip file"),
-        (archives.gz(b"no tar" * 1000), errors.DamagedFileError, r"a\.tar\.gz: not a tar archive: .*no tar header"),
+        (b"no gzip file at all" * 100, scan.UnreadableArchiveError, r"a\.tar\.gz.*not a gzip file"),
+        (archives.gz(b"no tar" * 1000), scan.UnreadableArchiveError, r"a\.tar\.gz: not a tar archive: .*no tar header"),
         (archives.hostile("huge_size"), errors.UnsafeArchiveError, r"a\.tar\.gz: byte 3584.*declares 11258999"),
         (archives.gz(archives.tar_bytes([]))[:15], errors.DamagedFileError, r"a\.tar\.gz"),
     ],
@@ -234,7 +234,10 @@ def test_what_is_no_archive_of_a_zoo(tmp_path, content, error, message):
     path.write_bytes(content)
     with pytest.raises(error, match=message):
         passes.indexed(path, tmp_path / "zoo")
-    assert not indexing.places_in_zoo(tmp_path / "zoo", "e").index.exists()
+    places = indexing.places_in_zoo(tmp_path / "zoo", "e")
+    assert not places.index.exists()
+    if error is scan.UnreadableArchiveError:
+        assert not places.journal.exists()
 
 
 def test_an_empty_archive_is_an_archive(tmp_path):
