@@ -23,7 +23,7 @@ INSTALL_REQUIRES = [
     "scikit-learn>=1.4",  # the bundled digits, the data set that needs no download
     "pyarrow>=16",  # Parquet and CSV tables; 16 is the first release built for NumPy 2
     "matplotlib>=3.9",  # figures of the report; 3.9 is the first release built for NumPy 2
-    "Pillow",  # images of the report as PNG
+    "Pillow",  # images of the report as PNG; judges and converts image files that become records
     "jinja2>=3",  # the report's template engine; 3 escapes by a stable interface
     "tqdm",  # progress bars
 ]
@@ -31,13 +31,15 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     "gpu": ["tensorflow[and-cuda]>=2.18"],  # CUDA libraries beside TensorFlow
     "tpu": ["tensorflow-tpu>=2.18"],  # TensorFlow built with libtpu
-    "ray": ["ray>=2.40"],  # runs on a cluster
+    "ray": ["ray>=2.40"],  # workers on a cluster
     "bench": ["jax>=0.4.30"],  # the loop that benchmark_training stands beside
     "dev": [
         "pytest>=8",  # the tests
         "pytest-xdist>=3",  # the tests on all cores
         "hypothesis>=6.100",  # fuzzing of the file readers
         "gcp-storage-emulator>=2022.6",  # gs:// addresses in tests, on loopback
+        "ray>=2.40",  # the tests of workers on a cluster
+        "tensorboard>=2.16",  # its own reader, for the tests of the event files
         "cryptography",  # certificates of the tests' own https server
         "ruff>=0.9",  # formatting and lint; pyproject.toml uses rule names of 0.9
         "mypy>=1.11",  # types on every public function
@@ -51,6 +53,7 @@ PROGRAMS = [
     "train_runs",
     "evaluate_run",
     "list_zoo",
+    "zoo_status",
     "compute_scores",
     "render_report",
     "zoo_stream",
@@ -59,6 +62,9 @@ PROGRAMS = [
     "zoo_index",
     "zoo_verify",
     "zoo_pack",
+    "evaluate_zoo",
+    "build_indexed_tfrecords",
+    "reproduce_consistency",
 ]
 
 setuptools.setup(

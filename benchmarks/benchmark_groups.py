@@ -5,7 +5,8 @@
 
 On a CPU as many processes as there are cores train at the same time, with one thread each, as `train_runs` does; on
 another --device one process. Milliseconds are those of one step of one run in one process; the group of 1 is the
-model alone. Random images. Results go to benchmarks/results/groups.json.
+model alone. Random images. Results go to benchmarks/results/groups.json,
+with --jit_compile to groups_xla.json.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ _ARCH = flags.DEFINE_list("arch", ["mlp", "mlp-digits", "mlp-tiny", "lenet"], "A
 _GROUPS = flags.DEFINE_list("groups", ["1", "2", "4", "8", "16"], "Sizes to time.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples in a step.")
 _DEVICE = flags.DEFINE_enum("device", "cpu", devices.DEVICES, "Where.")
+_JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Let XLA compile the epoch.")
 _WORKER = flags.DEFINE_bool("worker", False, "Time in this process and print JSON.")
 # Architecture, options, image shape, steps that are timed together.
 _CASES = {
@@ -52,7 +54,12 @@ def _milliseconds(name: str, num_runs: int) -> float:
         learners.SingleLearner(module) if num_runs == 1 else ensemble.EnsembleLearner(module, num_runs)
     )
     trainer = training.Trainer(
-        learner, images, generator.integers(0, 10, num_train), lambda x: tf.cast(x, tf.float32) / 255, config
+        learner,
+        images,
+        generator.integers(0, 10, num_train),
+        lambda x: tf.cast(x, tf.float32) / 255,
+        config,
+        jit_compile=_JIT_COMPILE.value,
     )
     draws = [
         batches.RunDraw(("e", 0.5, run), subsets.subset_indices("e", 0.5, run, num_train)) for run in range(num_runs)
@@ -85,7 +92,11 @@ def main(argv: Sequence[str]) -> None:
     }
     for name, by_size in figures.items():
         print(f"{name:>16}: " + "  ".join(f"{size}: {value:.3f} ms" for size, value in by_size.items()))
-    print(environment.save("groups", {"num_processes": num_processes, "milliseconds": figures}))
+    print(
+        environment.save(
+            "groups_xla" if _JIT_COMPILE.value else "groups", {"num_processes": num_processes, "milliseconds": figures}
+        )
+    )
 
 
 if __name__ == "__main__":

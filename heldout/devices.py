@@ -9,12 +9,15 @@ from zoo import errors
 DEVICES = ("cpu", "gpu", "tpu")
 
 
-def configure(device: str, num_threads: int | None = None) -> contextlib.AbstractContextManager[None]:
+def configure(
+    device: str, num_threads: int | None = None, num_logical: int = 1
+) -> contextlib.AbstractContextManager[None]:
     """Prepares TensorFlow for one kind of device; to be called once, first thing in a process.
 
     Args:
         device: "cpu", "gpu" or "tpu".
         num_threads: threads for the operations of this process; None leaves the choice to TensorFlow.
+        num_logical: logical devices to make of the CPU, for a strategy with as many replicas.
 
     Returns:
         The scope in which to create variables and run.
@@ -27,6 +30,9 @@ def configure(device: str, num_threads: int | None = None) -> contextlib.Abstrac
         tf.config.threading.set_inter_op_parallelism_threads(1)
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
+        if num_logical > 1:
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_logical)
         return tf.device("/CPU:0")
     if device == "gpu":
         gpus = tf.config.list_physical_devices("GPU")

@@ -1,4 +1,4 @@
-"""How many runs to train as one batch, and what one step of one run costs.
+"""How many runs to train as one batch, whether by XLA, and what one step of one run costs.
 
 What it costs is read off a trace of the model: multiply-adds of its matrix products and convolutions, bytes of
 everything that it computes on the way. How groups fare was measured by benchmarks/benchmark_groups.py:
@@ -18,6 +18,7 @@ import tensorflow as tf
 from zoo import checkpoints
 
 _FULL_STEP_MACS = 20_000_000
+_SMALL_STEP_MACS = 2_000_000
 _MOST_ON_CPU = 8
 _MOST_ON_ACCELERATOR = 256
 # Variables, velocities, gradients and one temporary; what a layer computes, and its gradient.
@@ -34,11 +35,13 @@ class StepCost:
         macs: multiply-adds of the forward pass.
         weight_bytes: of all variables.
         activation_bytes: of all that the forward pass computes.
+        convolves: whether there are convolutions in it.
     """
 
     macs: int
     weight_bytes: int
     activation_bytes: int
+    convolves: bool
 
     @property
     def memory(self) -> int:
@@ -63,6 +66,7 @@ def step_cost(module: tf.Module, image_shape: tuple[int, int, int], batch_size: 
     return StepCost(
         macs=sum(_MACS[product.type](product) for product in products),
         weight_bytes=sum(variable.shape.num_elements() * variable.dtype.size for variable in variables),
+        convolves=any(product.type == "Conv2D" for product in products),
         activation_bytes=sum(_num_bytes(operation) for operation in operations if operation.type not in _FREE),
     )
 
@@ -93,13 +97,22 @@ def choose(cost: StepCost, device: str, free_bytes: int | None) -> int:
         device: "cpu", "gpu" or "tpu".
         free_bytes: memory that the group may take; None where nobody knows.
     """
-    if device != "cpu":
-        most = _MOST_ON_ACCELERATOR
-    else:
-        most = min(_MOST_ON_CPU, _FULL_STEP_MACS // max(1, cost.macs))
+    most = _MOST_ON_ACCELERATOR if device != "cpu" else min(_MOST_ON_CPU, _FULL_STEP_MACS // max(1, cost.macs))
     if free_bytes is not None:
         most = min(most, free_bytes // max(1, cost.memory))
     return max(1, most)
+
+
+def xla_wins(cost: StepCost, device: str) -> bool:
+    """Whether XLA should compile the epoch.
+
+    On a CPU it makes very small dense networks quicker (benchmark_groups --jit_compile), larger ones slower, and
+    grouped convolutions a hundred times slower. Elsewhere it saves the starting of many small operations, which is
+    what dense networks wait for; convolutions stay with the device's own library. A TPU knows nothing else.
+    """
+    if device == "cpu":
+        return not cost.convolves and cost.macs < _SMALL_STEP_MACS
+    return device == "tpu" or not cost.convolves
 
 
 def free_memory(device: str, num_workers: int) -> int | None:

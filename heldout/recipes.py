@@ -8,12 +8,14 @@ import json
 import os
 from typing import Any, Self
 
-from heldout import subsets, training_config
+from heldout import label_noise, subsets, training_config
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
 from zoo import errors, files, layout, registry
 
-SCHEMA_VERSION = 1
+# A recipe of today that an earlier program could read has version 1; that program does not know of noise and sampling.
+SCHEMA_VERSION = 2
+_FIRST_VERSION = 1
 
 _FINGERPRINT_TEXTS = ("name", "version", "train_label_sha256", "test_label_sha256")
 # Of a fingerprint: what must agree for a data set to be the one that was trained on.
@@ -33,6 +35,10 @@ class Recipe:
         dataset_flag: what --dataset was when the experiment was begun, with an absolute path for npz files; a hint
             where to find the data, not part of what makes recipes equal.
         seed_scheme: how seeds follow from names; see heldout/subsets.py.
+        noise: which training labels are wrong on purpose; None for none. The label digest in `dataset` is then that of
+            the changed labels, which are the training labels for everything that is done with the runs.
+        clean_label_sha256: digest of the labels before the change; None without noise.
+        subset_sampling: "uniform", or "class_balanced" over the labels that are trained with.
     """
 
     experiment: str
@@ -42,11 +48,19 @@ class Recipe:
     training: training_config.TrainingConfig
     dataset_flag: str = dataclasses.field(compare=False)
     seed_scheme: str = subsets.SEED_SCHEME
+    noise: label_noise.LabelNoise | None = None
+    clean_label_sha256: str | None = None
+    subset_sampling: str = subsets.UNIFORM
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` is its inverse."""
-        return {
-            "schema_version": SCHEMA_VERSION,
+        """A JSON object; `from_json` is its inverse. What earlier programs do not know is only there if it is used."""
+        further: dict[str, Any] = {}
+        if self.noise is not None:
+            further["label_noise"] = self.noise.to_json() | {"clean_train_label_sha256": self.clean_label_sha256}
+        if self.subset_sampling != subsets.UNIFORM:
+            further["subset_sampling"] = self.subset_sampling
+        stored = {
+            "schema_version": SCHEMA_VERSION if further else _FIRST_VERSION,
             "experiment": self.experiment,
             "dataset": self.dataset,
             "architecture": self.architecture,
@@ -55,6 +69,7 @@ class Recipe:
             "dataset_flag": self.dataset_flag,
             "seed_scheme": self.seed_scheme,
         }
+        return stored | further
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Self:
@@ -64,9 +79,9 @@ class Recipe:
             DamagedFileError: members are missing or of a wrong type; `where` names the file.
         """
         version = value.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in (_FIRST_VERSION, SCHEMA_VERSION):
             raise errors.DamagedFileError(
-                f"{where}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+                f"{where}: schema version {version!r}, this program reads {_FIRST_VERSION} and {SCHEMA_VERSION}; "
                 "use the version of Heldout that wrote the zoo"
             )
         types = {"experiment": str, "dataset": dict, "architecture": str, "architecture_options": dict}
@@ -80,9 +95,27 @@ class Recipe:
         members = {key: value[key] for key in types}
         try:
             members["training"] = training_config.TrainingConfig.from_json(members["training"])
+            members |= _further_members(value)
         except errors.InvalidValueError as error:
             raise errors.DamagedFileError(f"{where}: {error}") from error
         return cls(**members)
+
+
+def _further_members(value: dict[str, Any]) -> dict[str, Any]:
+    """Noise and sampling of a recipe; a recipe without them, as earlier programs wrote it, has neither."""
+    sampling = value.get("subset_sampling", subsets.UNIFORM)
+    if sampling not in subsets.SAMPLINGS:
+        raise errors.InvalidValueError(
+            f"member 'subset_sampling' is {sampling!r}, expected one of {', '.join(subsets.SAMPLINGS)}"
+        )
+    stored = value.get("label_noise")
+    if stored is None:
+        return {"subset_sampling": sampling}
+    digest = stored.get("clean_train_label_sha256") if isinstance(stored, dict) else None
+    if not isinstance(digest, str):
+        raise errors.InvalidValueError("member 'label_noise' should have 'clean_train_label_sha256', a text")
+    noise = label_noise.LabelNoise.from_json({k: v for k, v in stored.items() if k != "clean_train_label_sha256"})
+    return {"subset_sampling": sampling, "noise": noise, "clean_label_sha256": digest}
 
 
 def read(zoo: files.PathLike, experiment: str) -> Recipe | None:
@@ -140,7 +173,47 @@ def default_dataset(zoo: files.PathLike, experiment: str) -> str | None:
     return published.dataset if published is not None and known else None
 
 
-def check_dataset(zoo: files.PathLike, experiment: str, dataset: dataset_lib.Dataset) -> None:
+def load_dataset(zoo: files.PathLike, experiment: str, name: str, data_dir: str | None = None) -> dataset_lib.Dataset:
+    """The data set behind an experiment, with the labels that its runs were trained with.
+
+    Args:
+        zoo: folder of experiments.
+        experiment: name of one.
+        name: of the data set, as for `heldout.datasets.registry.load`.
+        data_dir: where it lies.
+
+    Returns:
+        The data set as `registry.load` gives it, with wrong labels where the recipe has them. It is the one behind the
+        runs only if `check_dataset` accepts it.
+
+    Raises:
+        MismatchError: the recipe changes labels, and these are not the clean ones that it means.
+        As `registry.load`.
+    """
+    return _as_trained(zoo, experiment, datasets.load(name, data_dir))
+
+
+def open_dataset(zoo: files.PathLike, experiment: str, name: str, data_dir: str | None = None) -> datasets.AnyDataset:
+    """As `load_dataset`; image records stay on disk as in training."""
+    return _as_trained(zoo, experiment, datasets.open_for_training(name, data_dir))
+
+
+def _as_trained(zoo: files.PathLike, experiment: str, dataset: label_noise.AnyDataset) -> label_noise.AnyDataset:
+    """The data set with the labels that the recipe says."""
+    recipe = read(zoo, experiment)
+    if recipe is None or recipe.noise is None:
+        return dataset
+    found = dataset_lib.label_sha256(dataset.train.label)
+    if found != recipe.clean_label_sha256:
+        raise errors.MismatchError(
+            f"data set {dataset.name}: its training labels have the digest {found}, but the labels that {experiment} "
+            f"changed had {recipe.clean_label_sha256}: another data set, or its labels in another order; give the "
+            "--dataset of the training"
+        )
+    return label_noise.apply(recipe.noise, dataset)
+
+
+def check_dataset(zoo: files.PathLike, experiment: str, dataset: datasets.AnyDataset) -> None:
     """Refuses a data set that is not the one behind the runs of an experiment.
 
     Raises:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from heldout import learners
 from zoo import checkpoints, errors
 
-STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
+STRATEGIES = ("none", "mirrored", "tpu")
 
 
 def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
@@ -22,8 +22,8 @@ def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
 
     Args:
         name: "none" for the strategy that is in effect, which is one device unless the caller says otherwise;
-            "mirrored" for all GPUs (or logical CPUs) of this machine; "multi_worker" for those of all machines that
-            the environment variable TF_CONFIG names; "tpu" for all cores of a TPU.
+            "mirrored" for all GPUs (or logical CPUs) of this machine; "tpu" for all cores of a TPU. Several machines
+            need no strategy: runs are independent, and each machine takes its own.
         device: "cpu", "gpu" or "tpu".
 
     Raises:
@@ -35,12 +35,10 @@ def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
         raise errors.InvalidValueError(f"--strategy={name}: expected one of {', '.join(STRATEGIES)}")
     if (name == "tpu") != (device == "tpu"):
         raise errors.InvalidValueError(
-            f"--strategy={name} with --device={device}: tpu goes with tpu, mirrored and multi_worker with cpu and gpu"
+            f"--strategy={name} with --device={device}: tpu goes with tpu, mirrored with cpu and gpu"
         )
     if name == "tpu":
         return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect())
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.MirroredStrategy([kind.name for kind in tf.config.list_logical_devices(device.upper())])
 
 

@@ -17,6 +17,7 @@ class RunResult:
         accuracy_in: share of right predictions on the subset trained on.
         accuracy_heldout: the same on the rest of the training set.
         accuracy_test: the same on the test set.
+        epoch: of a failure, the epoch (from 1) after which it showed; else None.
     """
 
     run: layout.Run
@@ -25,6 +26,7 @@ class RunResult:
     accuracy_in: float = float("nan")
     accuracy_heldout: float = float("nan")
     accuracy_test: float = float("nan")
+    epoch: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, with the run as [subset_ratio, run_id]."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 
 from heldout import recipes, score_config
-from heldout.datasets import dataset as dataset_lib
-from heldout.datasets import registry
+from heldout.datasets import registry as datasets
 from zoo import errors, layout, run_scan, run_table, run_table_update
 
 
@@ -68,13 +67,13 @@ def check_given(config: score_config.ScoreConfig, labelled: LabelledTable) -> No
         MismatchError: it is another data set, or its labels contradict those stored.
     """
     if config.dataset is not None and not labelled.is_checked:
-        _check(config, labelled.table, registry.load(config.dataset, config.data_dir))
+        _check(config, labelled.table, _load(config, config.dataset))
 
 
-def _find(config: score_config.ScoreConfig) -> tuple[dataset_lib.Dataset | None, tuple[str, ...]]:
+def _find(config: score_config.ScoreConfig) -> tuple[datasets.AnyDataset | None, tuple[str, ...]]:
     """The data set to take labels from, or None and the reason."""
     if config.dataset is not None:
-        return registry.load(config.dataset, config.data_dir), ()
+        return _load(config, config.dataset), ()
     recipe = recipes.read(config.zoo, config.experiment)
     if recipe is None:
         return None, ()
@@ -82,7 +81,7 @@ def _find(config: score_config.ScoreConfig) -> tuple[dataset_lib.Dataset | None,
     reason = f"{recipe.dataset_flag.removeprefix('npz:')}: no such file; give its new place as --dataset"
     if name is not None:
         try:
-            return registry.load(name, config.data_dir), ()
+            return _load(config, name), ()
         except errors.MissingFileError as error:
             reason = str(error)
     return None, (
@@ -91,7 +90,11 @@ def _find(config: score_config.ScoreConfig) -> tuple[dataset_lib.Dataset | None,
     )
 
 
-def _check(config: score_config.ScoreConfig, table: run_table.RunTable, dataset: dataset_lib.Dataset) -> None:
+def _load(config: score_config.ScoreConfig, name: str) -> datasets.AnyDataset:
+    return recipes.open_dataset(config.zoo, config.experiment, name, config.data_dir)
+
+
+def _check(config: score_config.ScoreConfig, table: run_table.RunTable, dataset: datasets.AnyDataset) -> None:
     """Refuses a data set that is not the one behind the runs, or whose labels contradict those stored."""
     recipes.check_dataset(config.zoo, config.experiment, dataset)
     try:

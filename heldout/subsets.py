@@ -10,8 +10,12 @@ the training subset is the first m positions of such a permutation, sorted. So t
 recomputed without the run:
 
     subset_indices("mnist-mlp", 0.7, 1234, num_train=60000)
+
+A subset that is balanced over classes takes from the same permutation, of each class, as many of its first positions
+as the class is to have.
 """
 
+import fractions
 import hashlib
 
 import numpy as np
@@ -20,6 +24,7 @@ from zoo import errors, layout
 
 # Part of every seed: another scheme must not give the same name to other draws.
 SEED_SCHEME = "heldout-1"
+UNIFORM, CLASS_BALANCED = SAMPLINGS = ("uniform", "class_balanced")
 
 
 def seed(run: tuple[str, float, int], purpose: str) -> int:
@@ -70,3 +75,50 @@ def subset_indices(experiment: str, subset_ratio: float, run_id: int, num_train:
     size = subset_size(subset_ratio, num_train)
     key = seed((experiment, subset_ratio, run_id), "subset")
     return np.sort(permutation(key, num_train)[:size])
+
+
+def class_sizes(subset_ratio: float, label: np.ndarray) -> np.ndarray:
+    """How many examples of each class a balanced subset has: int64 [K], K the largest label + 1.
+
+    Of each class its share, subset_ratio * n_class, rounded down; what is then missing to `subset_size` goes, one
+    each, to the classes with the largest remainders, of equals to the lower class. So the total is `subset_size`, and
+    every class has round(subset_ratio * n_class) up to one example.
+
+    Raises:
+        InvalidValueError: the ratio leaves one side empty.
+    """
+    size, counts = subset_size(subset_ratio, len(label)), np.bincount(label)
+    ratio = fractions.Fraction(layout.ratio_name(subset_ratio))  # exact: 0.7 of 10 is 7, not 7.000000000000001
+    shares = [ratio * int(count) for count in counts]
+    sizes = np.array([int(share) for share in shares])
+    by_remainder = sorted(range(len(shares)), key=lambda number: (int(shares[number]) - shares[number], number))
+    sizes[by_remainder[: size - int(sizes.sum())]] += 1
+    return sizes
+
+
+def balanced_indices(experiment: str, subset_ratio: float, run_id: int, label: np.ndarray) -> np.ndarray:
+    """The original positions that a run is trained on where subsets are balanced over classes: int64 [m], ascending.
+
+    Args:
+        experiment: name.
+        subset_ratio: in (0, 1).
+        run_id: number of the run.
+        label: the labels that the experiment trains with, int64 [N].
+    """
+    order = permutation(seed((experiment, subset_ratio, run_id), "subset"), len(label))
+    sizes = class_sizes(subset_ratio, label)
+    chosen = [order[label[order] == number][:count] for number, count in enumerate(sizes)]
+    return np.sort(np.concatenate(chosen))
+
+
+def draw(sampling: str, run: tuple[str, float, int], label: np.ndarray) -> np.ndarray:
+    """The original positions that a run is trained on: int64 [m], ascending.
+
+    Args:
+        sampling: "uniform" or "class_balanced".
+        run: (experiment, subset_ratio, run_id).
+        label: the labels that the experiment trains with, int64 [N].
+    """
+    if sampling == CLASS_BALANCED:
+        return balanced_indices(*run, label)
+    return subset_indices(*run, len(label))

@@ -8,6 +8,7 @@ because no variable is shared. Under a `tf.distribute` strategy every replica do
 heldout/schedules.py), so the same seeds give the same training in any grouping.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,14 +21,11 @@ from heldout import augmentation, batches, learners, replicas, schedules, traini
 OnEpoch = Callable[[int, np.ndarray], bool | None]
 
 
-class Trainer:
-    """Trains the models of one learner, any number of times, with one compiled epoch.
+class Loop(abc.ABC):
+    """The loop over epochs; where examples come from is said by who derives from it.
 
     Args:
         learner: the models.
-        images: [N, H, W, C] as stored; kept on the device in this form.
-        labels: integers [N].
-        normalise: maps stored images to the inputs of the model.
         config: optimisation.
         strategy: whose replicas hold the models of the learner, the same number each; None for a single device.
     """
@@ -35,26 +33,18 @@ class Trainer:
     def __init__(
         self,
         learner: learners.Learner,
-        images: np.ndarray,
-        labels: np.ndarray,
-        normalise: Callable[[tf.Tensor], tf.Tensor],
         config: training_config.TrainingConfig,
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         self._learner = learner
+        self._config = config
         self._strategy = strategy or tf.distribute.get_strategy()
         self._runs_per_replica = learner.num_runs // len(replicas.local_replicas(self._strategy))
-        self._image_shape = images.shape[1:]
-        self._images = self._on_each(images)
-        self._labels = self._on_each(labels.astype(np.int32))
-        self._normalise = normalise
-        self._config = config
         with replicas.separate_variables(self._strategy):
             self._velocities = [
                 tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
                 for variable in learner.trainable_variables
             ]
-        self._epoch = tf.function(self._run_epoch_on_each, input_signature=self._signature(images.dtype))
 
     def train(
         self,
@@ -78,19 +68,101 @@ class Trainer:
         num_steps = batches.steps_per_epoch(self._config, len(runs[0].subset_indices))
         losses: list[np.ndarray] = []
         for epoch in range(self._config.num_epochs):
-            drawn = batches.epoch_batches(self._config, runs, epoch)
             rates = schedules.learning_rates(self._config, num_steps, epoch).astype(self._config.dtype)
-            by_run = [self._by_run(array) for array in (drawn.indices, drawn.shifts, drawn.flips)]
-            loss = self._epoch(self._images, self._labels, *by_run, self._on_each(rates))
-            of_replicas = self._strategy.experimental_local_results(loss)
-            losses.append(np.concatenate([part.numpy() for part in of_replicas]).astype(np.float64))
+            losses.append(self._train_epoch(runs, epoch, rates))
             if on_epoch is not None and on_epoch(epoch, losses[-1]):
                 break
         return np.stack(losses)
 
+    @abc.abstractmethod
+    def _train_epoch(self, runs: list[batches.RunDraw], epoch: int, rates: np.ndarray) -> np.ndarray:
+        """One pass over the subsets, a step for each of the rates; the mean loss of each run, float64 [R]."""
+
+    def _on_each(self, values: np.ndarray) -> Any:
+        """The same values on every replica."""
+        return replicas.distributed(self._strategy, lambda _: values)
+
+    def _by_run(self, array: np.ndarray, axis: int) -> Any:
+        """To every replica its part of an array with runs along an axis; an array of no runs stays."""
+        size = self._runs_per_replica if array.shape[axis] else 0
+
+        def part(replica: int) -> np.ndarray:
+            return array[(*(slice(None),) * axis, slice(replica * size, (replica + 1) * size))]
+
+        return replicas.distributed(self._strategy, part)
+
+    def _gathered(self, losses: Any) -> np.ndarray:
+        """The losses [R] of all replicas of this process."""
+        of_replicas = self._strategy.experimental_local_results(losses)
+        return np.concatenate([part.numpy() for part in of_replicas]).astype(np.float64)
+
+    def _step(self, inputs: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        """One update of every model; the loss of each before it, [R]."""
+        variables = list(self._learner.trainable_variables)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logits = self._learner.logits(inputs, is_training=True)
+            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            losses = tf.ensure_shape(tf.reduce_mean(cross_entropy, axis=1), [self._runs_per_replica])
+            total = tf.reduce_sum(losses)
+        gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        ranks = self._learner.trainable_ranks
+        for variable, velocity, gradient, rank in zip(variables, self._velocities, gradients, ranks, strict=True):
+            if self._config.weight_decay and rank >= 2:
+                gradient += tf.constant(self._config.weight_decay, gradient.dtype) * variable
+            # One fused pass over the memory of the weights, which is what a small model's step waits for.
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle,
+                accum=velocity.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=tf.constant(self._config.momentum, gradient.dtype),
+                use_nesterov=self._config.nesterov,
+            )
+        return losses
+
+
+class Trainer(Loop):
+    """Trains on examples in memory, any number of times, with one compiled epoch.
+
+    Args:
+        learner: the models.
+        images: [N, H, W, C] as stored; kept on the device in this form.
+        labels: integers [N].
+        normalise: maps stored images to the inputs of the model.
+        config: optimisation.
+        strategy: as for `Loop`.
+        jit_compile: whether XLA compiles the epoch, once for every subset size.
+    """
+
+    def __init__(
+        self,
+        learner: learners.Learner,
+        images: np.ndarray,
+        labels: np.ndarray,
+        normalise: Callable[[tf.Tensor], tf.Tensor],
+        config: training_config.TrainingConfig,
+        strategy: tf.distribute.Strategy | None = None,
+        *,
+        jit_compile: bool = False,
+    ) -> None:
+        super().__init__(learner, config, strategy)
+        self._image_shape = images.shape[1:]
+        self._images = self._on_each(images)
+        self._labels = self._on_each(labels.astype(np.int32))
+        self._normalise = normalise
+        self._epoch = tf.function(
+            self._run_epoch_on_each, input_signature=self._signature(images.dtype), jit_compile=jit_compile or None
+        )
+
     def num_traces(self) -> int:
         """How often the epoch has been compiled; 1 is enough for all groups and subset sizes."""
         return self._epoch.experimental_get_tracing_count()
+
+    def _train_epoch(self, runs: list[batches.RunDraw], epoch: int, rates: np.ndarray) -> np.ndarray:
+        drawn = batches.epoch_batches(self._config, runs, epoch)
+        by_run = [self._by_run(array, 1) for array in (drawn.indices, drawn.shifts, drawn.flips)]
+        return self._gathered(self._epoch(self._images, self._labels, *by_run, self._on_each(rates)))
 
     def _signature(self, image_dtype: np.dtype) -> list[tf.TensorSpec] | None:
         """One trace for all subset sizes; values spread over replicas bring their own."""
@@ -104,15 +176,6 @@ class Trainer:
             tf.TensorSpec([None, None, None], tf.bool),
             tf.TensorSpec([None], self._config.dtype),
         ]
-
-    def _on_each(self, values: np.ndarray) -> Any:
-        """The same values on every replica."""
-        return replicas.distributed(self._strategy, lambda _: values)
-
-    def _by_run(self, array: np.ndarray) -> Any:
-        """To every replica its part of an array [S, R, ...]; an array of no runs stays."""
-        size = self._runs_per_replica if array.shape[1] else 0
-        return replicas.distributed(self._strategy, lambda replica: array[:, replica * size : (replica + 1) * size])
 
     def _run_epoch_on_each(self, *arguments: Any) -> Any:
         return self._strategy.run(self._run_epoch, arguments)
@@ -143,28 +206,3 @@ class Trainer:
             batch = augmentation.flip(batch, tf.reshape(flips[step], [-1]))
         batch = tf.reshape(batch, tf.concat([tf.shape(indices), tf.shape(batch)[1:]], 0))
         return tf.ensure_shape(batch, [self._runs_per_replica, None, *self._image_shape])
-
-    def _step(self, inputs: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        """One update of every model; the loss of each before it, [R]."""
-        variables = list(self._learner.trainable_variables)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            logits = self._learner.logits(inputs, is_training=True)
-            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            losses = tf.ensure_shape(tf.reduce_mean(cross_entropy, axis=1), [self._runs_per_replica])
-            total = tf.reduce_sum(losses)
-        gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        ranks = self._learner.trainable_ranks
-        for variable, velocity, gradient, rank in zip(variables, self._velocities, gradients, ranks, strict=True):
-            if self._config.weight_decay and rank >= 2:
-                gradient += tf.constant(self._config.weight_decay, gradient.dtype) * variable
-            # One fused pass over the memory of the weights, which is what a small model's step waits for.
-            tf.raw_ops.ResourceApplyMomentum(
-                var=variable.handle,
-                accum=velocity.handle,
-                lr=rate,
-                grad=gradient,
-                momentum=tf.constant(self._config.momentum, gradient.dtype),
-                use_nesterov=self._config.nesterov,
-            )
-        return losses

@@ -8,6 +8,7 @@ from zoo import errors
 SCHEDULES = ("constant", "cosine", "step")
 AUGMENTATIONS = ("crop", "flip")
 DTYPES = ("float32", "float64")
+MIXED_PRECISION = ("none", "bfloat16")
 
 _MOST_EPOCHS = 10**9
 _MOST_PADDING = 10**4
@@ -34,6 +35,8 @@ class TrainingConfig:
         augmentation: any of "crop" (random shift after zero padding) and "flip" (horizontal, probability 1/2).
         crop_padding: pixels of padding on each side for "crop".
         dtype: "float32" or "float64", of inputs and variables.
+        mixed_precision: "bfloat16" for products and activations of that type in training, with variables, statistics
+            and updates in float32; "none" for one type throughout. Evaluation always takes `dtype`.
     """
 
     num_epochs: int = 10
@@ -49,6 +52,7 @@ class TrainingConfig:
     augmentation: tuple[str, ...] = ()
     crop_padding: int = 4
     dtype: str = "float32"
+    mixed_precision: str = "none"
 
     def __post_init__(self) -> None:
         """Refuses values of another type or outside their range."""
@@ -71,6 +75,7 @@ class TrainingConfig:
             ("augmentation", self._augmentation_known(), "any of crop,flip, each at most once and in this order"),
             ("crop_padding", 1 <= self.crop_padding <= _MOST_PADDING, f"between 1 and {_MOST_PADDING}"),
             ("dtype", self.dtype in DTYPES, "one of " + ", ".join(DTYPES)),
+            ("mixed_precision", self._mixed_precision_fits(), "none, or bfloat16 with --dtype=float32"),
         ]
         for name, fulfilled, expected in requirements:
             if not fulfilled:
@@ -88,9 +93,15 @@ class TrainingConfig:
         # One order only, so that the same training has one recipe.
         return self.augmentation == tuple(name for name in AUGMENTATIONS if name in self.augmentation)
 
+    def _mixed_precision_fits(self) -> bool:
+        return self.mixed_precision in MIXED_PRECISION and (self.mixed_precision == "none" or self.dtype == "float32")
+
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with one member per attribute."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        """A JSON object with one member per attribute; mixed precision is named only where there is some."""
+        members = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        if self.mixed_precision == "none":
+            del members["mixed_precision"]
+        return members
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

@@ -8,21 +8,32 @@ import collections
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
-from heldout import recipes, run_results, subsets, training_config, workers
+from heldout import (
+    dispatch,
+    failures,
+    group_recovery,
+    interruption,
+    label_noise,
+    recipes,
+    run_results,
+    runners,
+    subsets,
+    training_config,
+)
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
 from zoo import errors, files, inventory, layout, run_scan, run_table, run_table_update
 
-# Larger groups save no more per run (benchmarks/benchmark_training.py), and delay the first result.
-_MOST_RUNS_PER_TASK = 8
+# What a worker takes at a time. On a CPU more would only delay the first result; elsewhere they may be one group.
+_MOST_RUNS_PER_TASK = {"cpu": 8, "gpu": 256, "tpu": 256}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +50,21 @@ class TrainRunsConfig:
         subset_ratios: each in (0, 1).
         run_ids: run ids to have at every ratio, each once.
         training: optimisation.
-        workers: processes; None means one for each core on a CPU, one on other devices.
+        workers: processes; None means one for each core on a CPU, one on other devices, and as many as there is room
+            for on a cluster.
         runs_per_group: runs trained as one batch where the architecture allows; None leaves the choice to
             `run_training.RunTrainer.largest_group`.
         device: "cpu", "gpu" or "tpu".
         redo_damaged: whether to train damaged runs anew, replacing their files.
+        strategy: "none", "mirrored" or "tpu"; see heldout/replicas.py.
+        num_replicas: on a CPU, how many logical devices the strategy gets; None elsewhere, where it takes all.
+        noise: which training labels are wrong on purpose; None for none.
+        subset_sampling: "uniform" or "class_balanced".
+        margins: whether the records tell how sure each run was.
+        max_failures: the training stops when so many runs in a row have failed; 0 never stops it.
+        grace_s: seconds that runs which are being trained have after Ctrl-C or SIGTERM; then they are given up.
+        runner: where the workers run.
+        store: address of the zoo that the folder stands for (heldout/store_training.py); None for a folder of its own.
     """
 
     zoo: str
@@ -59,6 +80,15 @@ class TrainRunsConfig:
     runs_per_group: int | None = None
     device: str = "cpu"
     redo_damaged: bool = False
+    strategy: str = "none"
+    num_replicas: int | None = None
+    noise: label_noise.LabelNoise | None = None
+    subset_sampling: str = subsets.UNIFORM
+    margins: bool = False
+    max_failures: int = 5
+    grace_s: float = 0.0
+    runner: runners.Runner = dataclasses.field(default_factory=runners.Runner)
+    store: str | None = None
 
     @property
     def experiment_name(self) -> str:
@@ -76,9 +106,10 @@ class TrainRunsSummary:
     Attributes:
         trained: results of the runs written.
         failed: results of the runs that diverged.
-        num_skipped: runs that were complete before.
+        num_skipped: runs that were complete before, or became it by another program's work.
         table: the packed table of all complete runs of the experiment, at all ratios.
         problems: damaged and partial runs that were left alone.
+        stopped: the training ended early, because as many runs in a row as are allowed have failed.
     """
 
     trained: list[run_results.RunResult]
@@ -86,6 +117,7 @@ class TrainRunsSummary:
     num_skipped: int
     table: run_table.RunTable | None
     problems: list[run_scan.RunProblem]
+    stopped: bool = False
 
     @property
     def damaged(self) -> list[run_scan.RunProblem]:
@@ -99,21 +131,50 @@ class Progress:
     def starting(self, num_pending: int, num_skipped: int, num_epochs: int) -> None:
         """Once, before the workers start."""
 
+    def began(self, subset_ratio: float, run_ids: list[int], host: str, process: int) -> None:
+        """A worker begins to train runs as one group."""
+
+    def appeared(self) -> None:
+        """A run has been completed by another program."""
+
     def run_epochs(self, count: int) -> None:
-        """`count` runs have finished one more epoch each."""
+        """`count` runs have finished one more epoch each; below 0, so many epochs were lost with a worker."""
 
     def result(self, result: run_results.RunResult) -> None:
         """A run has ended."""
 
+    def note(self, text: str) -> None:
+        """Something out of the ordinary has happened, and the training goes on."""
 
-def make_recipe(config: TrainRunsConfig, dataset: dataset_lib.Dataset) -> recipes.Recipe:
-    """The recipe that the runs of this configuration share."""
+    def ended(self) -> None:
+        """The workers are done, and what they have written is going to be read."""
+
+
+def make_recipe(config: TrainRunsConfig, dataset: datasets.AnyDataset) -> recipes.Recipe:
+    """The recipe that the runs of this configuration share, given the data set with clean labels.
+
+    Raises:
+        InvalidValueError: the labels cannot be changed as asked for.
+    """
     options = json.loads(json.dumps(config.architecture_options))
-    fingerprint = json.loads(json.dumps(dataset.fingerprint()))
+    noise = None if config.noise is None else config.noise.for_dataset(dataset.name)
+    trained = dataset if noise is None else label_noise.apply(noise, dataset)
+    fingerprint = json.loads(json.dumps(trained.fingerprint()))
     flag = config.dataset
-    if flag.startswith("npz:"):
-        flag = f"npz:{os.path.abspath(flag.removeprefix('npz:'))}"
-    return recipes.Recipe(config.experiment_name, fingerprint, config.architecture, options, config.training, flag)
+    kind, separator, path = flag.partition(":")
+    if separator:
+        flag = f"{kind}:{os.path.abspath(path)}"  # npz and records lie where they lie, wherever one stands
+    return recipes.Recipe(
+        config.experiment_name,
+        fingerprint,
+        config.architecture,
+        options,
+        config.training,
+        flag,
+        noise=noise,
+        clean_label_sha256=None if noise is None else dataset_lib.label_sha256(dataset.train.label),
+        subset_sampling=config.subset_sampling,
+    )
 
 
 def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> TrainRunsSummary:
@@ -122,30 +183,54 @@ def train_runs(config: TrainRunsConfig, progress: Progress | None = None) -> Tra
     Raises:
         InvalidValueError: ratios, run ids or options outside what is allowed.
         MismatchError: the experiment holds runs of another recipe, or labels in another order.
-        WorkerError: a worker process died; what it had finished is kept.
+        KeyboardInterrupt: by Ctrl-C or SIGTERM, when the workers are gone and what is complete is packed.
+        WorkerError: workers were lost again and again; what they had finished is kept.
+        NetworkError: there is no cluster at the address.
     """
     progress = progress or Progress()
     _check(config)
-    dataset = datasets.load(config.dataset, config.data_dir)
+    clean = datasets.open_for_training(config.dataset, config.data_dir)
     for subset_ratio in config.subset_ratios:
-        subsets.subset_size(subset_ratio, len(dataset.train))
-    recipe = make_recipe(config, dataset)
+        subsets.subset_size(subset_ratio, len(clean.train))
+    recipe = make_recipe(config, clean)
     recipes.adopt(config.zoo, recipe)
+    dataset = clean
+    if recipe.noise is not None:
+        dataset = label_noise.apply(recipe.noise, clean)
+        label_noise.write_labels(layout.labels_path(config.zoo, recipe.experiment), clean, dataset)
     table, problems = _update_table(config, dataset)
     pending, left_alone = _pending(config, table, problems)
     num_wanted = len(config.subset_ratios) * len(config.run_ids)
     for run in {problem.run for problem in problems if problem.state == "damaged"} & set(pending):
         shutil.rmtree(run.directory)  # pending only because --redo_damaged asks for it
-    for run in pending:
+    _remove_leftovers(pending)
+    progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
+    heard = _Heard(config, recipe, progress)
+    if pending:
+        try:
+            with interruption.Interruption(config.grace_s) as stop:
+                _train(config, recipe, dataset, pending, heard, stop)
+                stop.end()
+            progress.ended()
+        except KeyboardInterrupt:  # the workers are gone: what is complete is packed
+            progress.ended()
+            _remove_leftovers(pending)
+            _update_table(config, dataset)
+            raise
+    trained = [result for result in heard.results if result.failure is None]
+    if trained or heard.num_appeared:
+        table, problems = _update_table(config, dataset)
+    failed = [result for result in heard.results if result.failure is not None]
+    num_skipped = num_wanted - len(pending) - len(left_alone) + heard.num_appeared
+    stopped = heard.too_many_failures() and len(heard.results) + heard.num_appeared < len(pending)
+    return TrainRunsSummary(trained, failed, num_skipped, table, problems, stopped)
+
+
+def _remove_leftovers(runs: Sequence[layout.Run]) -> None:
+    """Deletes what killed workers left unfinished."""
+    for run in runs:
         for directory in (run.directory, run.checkpoints_directory):
             files.remove_stale_temporaries(directory)
-    progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
-    results = _train(config, recipe, dataset, pending, progress) if pending else []
-    trained = [result for result in results if result.failure is None]
-    if trained:
-        table, problems = _update_table(config, dataset)
-    failed = [result for result in results if result.failure is not None]
-    return TrainRunsSummary(trained, failed, num_wanted - len(pending) - len(left_alone), table, problems)
 
 
 def _check(config: TrainRunsConfig) -> None:
@@ -160,10 +245,27 @@ def _check(config: TrainRunsConfig) -> None:
     for name, value in (("workers", config.workers), ("runs_per_group", config.runs_per_group)):
         if value is not None and value < 1:
             raise errors.InvalidValueError(f"--{name}={value}: expected at least 1")
+    runners.check(config.runner, config.device)
+    if config.strategy != "none" and config.workers not in (None, 1):
+        raise errors.InvalidValueError(
+            f"--strategy={config.strategy} with --workers={config.workers}: one process has all replicas; leave "
+            "--workers out"
+        )
+    if (config.num_replicas is not None) != ((config.strategy, config.device) == ("mirrored", "cpu")):
+        raise errors.InvalidValueError(
+            f"--num_replicas={config.num_replicas}: goes with --strategy=mirrored on --device=cpu, and that needs it; "
+            "other devices are counted"
+        )
+    if config.max_failures < 0:
+        raise errors.InvalidValueError(f"--max_failures={config.max_failures}: expected 0, for no limit, or more")
+    if config.subset_sampling not in subsets.SAMPLINGS:
+        raise errors.InvalidValueError(
+            f"--subset_sampling={config.subset_sampling}: expected one of {', '.join(subsets.SAMPLINGS)}"
+        )
 
 
 def _update_table(
-    config: TrainRunsConfig, dataset: dataset_lib.Dataset
+    config: TrainRunsConfig, dataset: datasets.AnyDataset
 ) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
     runs = layout.runs(config.zoo, config.experiment_name)
     if not runs and not layout.run_table_path(config.zoo, config.experiment_name).exists():
@@ -200,53 +302,96 @@ def _is_partial(run: layout.Run) -> bool:
     return run.directory.exists() and not run.aux_arrays_path.exists()
 
 
+class _Heard:
+    """What the workers have said so far."""
+
+    def __init__(self, config: TrainRunsConfig, recipe: recipes.Recipe, progress: Progress) -> None:
+        self._config = config
+        self._recipe = recipe
+        self._progress = progress
+        self.results: list[run_results.RunResult] = []
+        self.num_appeared = 0
+
+    def message(self, message: dispatch.Message) -> None:
+        """Takes note of one."""
+        if "note" in message:
+            self._progress.note(message["note"])
+        if "began" in message:
+            self._progress.began(**message["began"])
+        if "run_epochs" in message:
+            self._progress.run_epochs(message["run_epochs"])
+        if "appeared" in message:
+            self.num_appeared += 1
+            self._progress.appeared()
+            self._progress.run_epochs(self._config.training.num_epochs)
+        if "result" in message:
+            self._result(message["result"])
+
+    def _result(self, value: dict[str, Any]) -> None:
+        zoo, experiment = pathlib.Path(self._config.zoo), self._recipe.experiment
+        self.results.append(run_results.RunResult.from_json(value, zoo, experiment))
+        self._progress.result(self.results[-1])
+        if self.results[-1].failure is not None:
+            failures.append(zoo, experiment, failures.describe(self._recipe, self.results[-1], self._config.data_dir))
+
+    def too_many_failures(self) -> bool:
+        """Whether the last runs, as many as are allowed, have all failed."""
+        last = self.results[-self._config.max_failures :]
+        return 0 < self._config.max_failures == len(last) and all(result.failure is not None for result in last)
+
+
 def _train(
     config: TrainRunsConfig,
     recipe: recipes.Recipe,
-    dataset: dataset_lib.Dataset,
+    dataset: datasets.AnyDataset,
     pending: list[layout.Run],
-    progress: Progress,
-) -> list[run_results.RunResult]:
-    num_workers = min(len(pending), config.workers or (workers.num_cores() if config.device == "cpu" else 1))
-    tasks = _tasks(config, pending, num_workers)
-    num_workers = min(num_workers, len(tasks))
-    num_threads = max(1, workers.num_cores() // num_workers)
-    results = []
-    num_ready = 0
-    with tempfile.TemporaryDirectory(prefix="heldout-data-") as data:
-        dataset.save(f"{data}/dataset")
-        setup = {
-            "zoo": str(config.zoo),
-            "recipe": recipe.to_json(),
-            "dataset": f"{data}/dataset",
-            "device": config.device,
-            "num_threads": num_threads if config.device == "cpu" else None,
-            "runs_per_group": config.runs_per_group,
-        }
-        messages = workers.run_tasks(
-            "heldout.train_worker", setup, tasks, num_workers=num_workers, threads_per_worker=num_threads
+    heard: _Heard,
+    stop: interruption.Interruption,
+) -> None:
+    recovery = group_recovery.GroupRecovery()
+    with runners.opened(config.runner, config.device, config.workers if config.strategy == "none" else 1) as runner:
+        tasks = _tasks(config, pending, min(len(pending), runner.most_workers))
+        num_workers = min(runner.most_workers, len(tasks))
+        setup = _setup(config, recipe, num_workers, runner.num_threads(num_workers))
+        messages = runner.run_tasks(
+            "heldout.train_worker",
+            setup,
+            stop.until_requested(recovery.limited(tasks)),
+            num_workers=num_workers,
+            supplies={"dataset": functools.partial(datasets.save, dataset)},
+            recover=recovery,
         )
+        room_checked = False
         with contextlib.closing(messages):
             for message in messages:
-                if "bytes_per_run" in message:
-                    num_ready += 1
-                    if num_ready == 1:
-                        needed = message["bytes_per_run"] * len(pending)
-                        files.check_room(config.zoo, needed, "the runs to train", ", or ask for fewer --run_ids")
-                    if num_ready == num_workers:
-                        shutil.rmtree(f"{data}/dataset")  # all have it mapped; so a kill from here on leaves no copy
-                if "run_epochs" in message:
-                    progress.run_epochs(message["run_epochs"])
-                if "result" in message:
-                    zoo = pathlib.Path(config.zoo)
-                    results.append(run_results.RunResult.from_json(message["result"], zoo, recipe.experiment))
-                    progress.result(results[-1])
-    return results
+                if "bytes_per_run" in message and not room_checked and config.store is None:
+                    needed = message["bytes_per_run"] * len(pending)
+                    files.check_room(config.zoo, needed, "the runs to train", ", or ask for fewer --run_ids")
+                    room_checked = True
+                heard.message(message)
+                if "result" in message and heard.too_many_failures():
+                    break
 
 
-def _tasks(config: TrainRunsConfig, pending: list[layout.Run], num_workers: int) -> list[workers.Message]:
+def _setup(config: TrainRunsConfig, recipe: recipes.Recipe, num_workers: int, num_threads: int) -> dispatch.Message:
+    return {
+        "zoo": os.path.abspath(config.zoo),
+        "store": config.store,
+        "recipe": recipe.to_json(),
+        "device": config.device,
+        "num_threads": num_threads if config.device == "cpu" else None,
+        "runs_per_group": config.runs_per_group,
+        # Of this machine; on a cluster each has its own share.
+        "num_workers": num_workers if config.runner.name == runners.LOCAL else 1,
+        "margins": config.margins,
+        "strategy": config.strategy,
+        "num_replicas": config.num_replicas,
+    }
+
+
+def _tasks(config: TrainRunsConfig, pending: list[layout.Run], num_workers: int) -> list[dispatch.Message]:
     """Groups of runs of one ratio, small enough that every worker gets a share."""
-    size = min(config.runs_per_group or _MOST_RUNS_PER_TASK, math.ceil(len(pending) / num_workers))
+    size = min(config.runs_per_group or _MOST_RUNS_PER_TASK[config.device], math.ceil(len(pending) / num_workers))
     tasks = []
     for ratio in config.subset_ratios:
         run_ids = [run.run_id for run in pending if run.subset_ratio == ratio]

@@ -67,6 +67,20 @@ def required(flag: str, value: str | None) -> str:
     return value
 
 
+def integer_or_auto(flag: str, text: str) -> int | None:
+    """A whole number; None for "auto".
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise errors.InvalidValueError(f"--{flag}={text}: expected a whole number, or auto") from error
+
+
 def required_list(flag: str, parts: list[str] | None) -> list[str]:
     """The parts of a comma-separated flag that must be given.
 

@@ -21,7 +21,7 @@ DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "Data set: digits (bundled), mnist, fashion_mnist, svhn_cropped, cifar10, cifar100 (prepared by TensorFlow "
-    "Datasets), or npz:PATH.",
+    "Datasets), npz:PATH, or records:PATH.",
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where TensorFlow Datasets keeps its data. Without it $DATA_DIR, else its own default."

@@ -3,9 +3,9 @@
     python -m scripts.evaluate_run --run=/tmp/zoo/digits-mlp/0.7/12 --split=train
 
 Architecture and data set follow from the zoo's recipe.json, or from the folder's name for the published experiments
-(cifar10-inception, cifar100-inception; for imagenet-resnet50 give the images, --dataset=npz:PATH, since no loader for
-ImageNet is there yet); otherwise give --arch and --dataset. --split=train is the
-whole original training set, examples trained on and held out together, compared by index. A healthy run prints
+(cifar10-inception, cifar100-inception; for imagenet-resnet50 say where its image records are, --dataset=records:PATH);
+otherwise give --arch and --dataset. --split=train is the whole original training set, examples trained on and held out
+together, compared by index. A healthy run prints
 
     accuracy: 0.9990 in subset, 0.9582 held out
     1438 of 1438 predictions match

@@ -10,8 +10,9 @@ A healthy zoo prints, and ends with status 0,
 
 Nothing is written. Partial runs have no aux_arrays.npz yet; the command that trains them finishes them. Runs of which
 there is only a row in the run table, as zoo_stream keeps them, count as complete; how many these are is said. So is how
-far a pass over an archive got that has not come to its end. Damaged runs are named with the reason, and the status is
-then 3.
+far a pass over an archive got that has not come to its end. Runs that failed are named with the command that trains
+each again. Damaged runs are named with the reason, and the status is then 3. While runs are being trained, zoo_status
+tells more.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,9 @@ from typing import Any
 from absl import flags
 import tqdm
 
-from scripts import choices, cli, common_flags
-from zoo import files, inventory, layout
+from heldout import failures
+from scripts import choices, cli, common_flags, training_texts
+from zoo import errors, files, inventory, layout
 from zoo.archive import unfinished
 
 _SHARED_FLAGS = ("zoo", "experiment")
@@ -33,7 +35,7 @@ _FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "What to print."
 _MAX_PROBLEMS = flags.DEFINE_integer(
     "max_problems",
     20,
-    "Partial and damaged runs to name for each experiment, and names that are no part of it.",
+    "Partial and damaged runs to name for each experiment, failed ones, and names that are no part of it.",
     lower_bound=0,
 )
 
@@ -43,12 +45,15 @@ def run(argv: Sequence[str]) -> int:
     del argv
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
     names = _names(zoo, common_flags.EXPERIMENT.value)
-    found = [(_take(zoo, name), unfinished.of_experiment(zoo, name)) for name in names]
+    found = [(_take(zoo, name), unfinished.of_experiment(zoo, name), *_failed(zoo, name)) for name in names]
     if _FORMAT.value == "json":
-        print(json.dumps([_as_json(item, begun) for item, begun in found], indent=2))
+        print(json.dumps([_as_json(*parts) for parts in found], indent=2))
     else:
-        print("\n\n".join(_as_text(item, begun) for item, begun in found))
-    damaged = any(item.complaint or any(ratio.count("damaged") for ratio in item.ratios) for item, _ in found)
+        print("\n\n".join(_as_text(*parts) for parts in found))
+    damaged = any(
+        item.complaint or failed_complaint or any(ratio.count("damaged") for ratio in item.ratios)
+        for item, _, _, failed_complaint in found
+    )
     return cli.DAMAGED_STATUS if damaged else 0
 
 
@@ -70,7 +75,20 @@ def _take(zoo: str, experiment: str) -> inventory.ExperimentInventory:
         return inventory.take(zoo, experiment, deep=_DEEP.value, progress=advance)
 
 
-def _as_text(item: inventory.ExperimentInventory, begun: unfinished.UnfinishedPass | None) -> str:
+def _failed(zoo: str, experiment: str) -> tuple[list[failures.Failure], str | None]:
+    """The failed runs, and what is wrong with the file that names them."""
+    try:
+        return failures.current(zoo, experiment), None
+    except (errors.HeldoutError, OSError) as error:
+        return [], errors.explain(error)
+
+
+def _as_text(
+    item: inventory.ExperimentInventory,
+    begun: unfinished.UnfinishedPass | None,
+    failed: list[failures.Failure],
+    failed_complaint: str | None,
+) -> str:
     sizes = "no complete run"
     if item.num_train is not None:
         sizes = f"{item.num_train} training and {item.num_test} test examples"
@@ -87,8 +105,10 @@ def _as_text(item: inventory.ExperimentInventory, begun: unfinished.UnfinishedPa
     lines += [f"  {problem.state}: {problem.reason}" for problem in problems[: _MAX_PROBLEMS.value]]
     if len(problems) > _MAX_PROBLEMS.value:
         lines.append(f"  and {len(problems) - _MAX_PROBLEMS.value} more: --max_problems={len(problems)} names them all")
-    if item.complaint:
-        lines.append(f"  damaged: {item.complaint}")
+    lines += [f"  {training_texts.failure(each)}" for each in failed[: _MAX_PROBLEMS.value]]
+    if len(failed) > _MAX_PROBLEMS.value:
+        lines.append(f"  and {files.count_text(len(failed) - _MAX_PROBLEMS.value, 'more failed run')}")
+    lines += [f"  damaged: {complaint}" for complaint in (item.complaint, failed_complaint) if complaint]
     if item.unknown:
         more = len(item.unknown) - _MAX_PROBLEMS.value
         shown = [*item.unknown[: _MAX_PROBLEMS.value], *([f"and {more} more"] if more > 0 else [])]
@@ -112,15 +132,21 @@ def _unfinished(begun: unfinished.UnfinishedPass) -> str:
     return f"unfinished pass over {begun.archive}: {done} of {total} read"
 
 
-def _as_json(item: inventory.ExperimentInventory, begun: unfinished.UnfinishedPass | None) -> dict[str, Any]:
+def _as_json(
+    item: inventory.ExperimentInventory,
+    begun: unfinished.UnfinishedPass | None,
+    failed: list[failures.Failure],
+    failed_complaint: str | None,
+) -> dict[str, Any]:
     return {
         "experiment": item.experiment,
         "num_train": item.num_train,
         "num_test": item.num_test,
         "num_packed": item.num_packed,
         "num_table_only": item.num_table_only,
-        "complaint": item.complaint,
+        "complaint": "; ".join(text for text in (item.complaint, failed_complaint) if text) or None,
         "unknown": item.unknown,
+        "failures": [each.to_json() for each in failed],
         "unfinished_pass": None if begun is None else dataclasses.asdict(begun) | {"path": str(begun.path)},
         "ratios": [
             {

@@ -48,6 +48,7 @@ def run(argv: Sequence[str]) -> int:
         output=str(pathlib.Path(choices.path(_OUTPUT.value) or layout.report_directory(zoo, experiment))),
         dataset=dataset,
         data_dir=choices.path(common_flags.DATA_DIR.value),
+        zoo=zoo,
         subset_ratio=_SUBSET_RATIO.value,
         options=report.PageOptions(
             title=_TITLE.value,

@@ -1,66 +1,133 @@
 """Long work on the terminal: progress bars while it goes, and a few lines when it is done."""
 
 import os
+import shutil
 import sys
+import time
+from typing import TextIO
 
 import numpy as np
 import tqdm
 
-from heldout import run_results, score_config, score_files, zoo_training
-from zoo import layout
+from heldout import (
+    run_results,
+    score_config,
+    score_files,
+    store_training,
+    training_events,
+    training_log,
+    zoo_training,
+)
+from scripts import training_texts
+from zoo import errors, layout, stores
+
+_ERASE_LINE = "\r\033[K"
+# Between two looks at a training: on a terminal, and in a log file.
+_LIVE_SECONDS = 0.5
+_LOG_SECONDS = 60.0
 
 
-class _ProgressBar(zoo_training.Progress):
-    """A bar over epochs of runs, with the latest accuracies."""
+class TrainingLine(zoo_training.Progress):
+    """A line that tells how far a training is: it stays in its place on a terminal, and comes once a minute elsewhere.
 
-    def __init__(self) -> None:
-        self._bar: tqdm.tqdm | None = None
-        self._finished: list[run_results.RunResult] = []
-        self._num_pending = 0
+    Args:
+        stream: where to write.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._tally: training_texts.Tally | None = None
+        self._shown = 0.0
 
     def starting(self, num_pending: int, num_skipped: int, num_epochs: int) -> None:
-        """Opens the bar."""
-        self._num_pending = num_pending
+        """Says how much there is to do."""
         if num_pending:
             kept = f" ({num_skipped} complete)" if num_skipped else ""
             print(f"training {_runs(num_pending)}{kept}", flush=True)
-            self._bar = tqdm.tqdm(
-                total=num_pending * num_epochs, unit="epoch", dynamic_ncols=True, mininterval=_seconds_between_updates()
-            )
+            self._tally = training_texts.Tally(num_pending, num_epochs)
+            self._shown = time.monotonic()
 
     def run_epochs(self, count: int) -> None:
-        """Advances the bar."""
-        if self._bar is not None:
-            self._bar.update(count)
+        """Counts them."""
+        if self._tally is not None:
+            self._tally.run_epochs(count)
+            self._show_now_and_then()
+
+    def appeared(self) -> None:
+        """Counts the run."""
+        if self._tally is not None:
+            self._tally.appeared()
 
     def result(self, result: run_results.RunResult) -> None:
-        """Shows how many runs are done."""
-        self._finished.append(result)
-        if self._bar is not None:
-            text = f"runs {len(self._finished)}/{self._num_pending}"
-            if result.failure is None:
-                text += f", held out {result.accuracy_heldout:.3f} at {layout.ratio_name(result.run.subset_ratio)}"
-            self._bar.set_postfix_str(text, refresh=False)
+        """Counts the run."""
+        if self._tally is not None:
+            self._tally.result(result)
+            self._show_now_and_then()
+
+    def note(self, text: str) -> None:
+        """Prints a line above."""
+        print(f"{_ERASE_LINE}{text}" if self._live else text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        """Shows how it ended, and ends the line."""
+        if self._tally is not None:
+            self._show()
+            if self._live:
+                print(file=self._stream, flush=True)
+
+    def _show_now_and_then(self) -> None:
+        if time.monotonic() - self._shown >= (_LIVE_SECONDS if self._live else _LOG_SECONDS):
+            self._show()
+
+    def _show(self) -> None:
+        assert self._tally is not None
+        self._shown = time.monotonic()
+        text = self._tally.text()
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"{_ERASE_LINE}{text[:width]}", end="", file=self._stream, flush=True)
+        else:
+            print(text, file=self._stream, flush=True)
 
 
-def train_runs(config: zoo_training.TrainRunsConfig) -> zoo_training.TrainRunsSummary:
-    """Trains what is missing, with a progress bar and a closing line on the terminal."""
-    progress = _ProgressBar()
+def train_runs(config: zoo_training.TrainRunsConfig, *, tensorboard: bool = False) -> zoo_training.TrainRunsSummary:
+    """Trains what is missing, with a line of progress and a closing one on the terminal, and a file for zoo_status.
+
+    Args:
+        config: what to train.
+        tensorboard: whether to write event files for TensorBoard, too.
+
+    Raises:
+        InvalidValueError: event files are asked for, and the zoo is in a store, whose objects cannot grow.
+        As `zoo_training.train_runs`.
+    """
+    if tensorboard and stores.is_store(config.zoo):
+        raise errors.InvalidValueError(
+            f"--tensorboard: event files grow, objects of {config.zoo} cannot; leave it out, or give a folder as --zoo"
+        )
+    line = TrainingLine(sys.stderr)
     try:
-        summary = zoo_training.train_runs(config, progress)
+        if stores.is_store(config.zoo):
+            summary = store_training.train_runs(config, line)
+        else:
+            summary = _train_in_folder(config, line, tensorboard)
     finally:
-        progress.close()
+        line.close()
     print("\n".join(_closing_lines(summary)))
     for result in summary.failed:
         print(f"failed: {result.run.directory}: {result.failure}")
     for problem in summary.problems:
         print(f"{problem.state}: {problem.run.directory}: {problem.reason}")
     return summary
+
+
+def _train_in_folder(
+    config: zoo_training.TrainRunsConfig, line: "TrainingLine", tensorboard: bool
+) -> zoo_training.TrainRunsSummary:
+    with training_log.TrainingLog(config) as log, training_events.TrainingEvents(config) as events:
+        listeners = [log, line, *([events] if tensorboard else [])]
+        return zoo_training.train_runs(config, training_log.Several(listeners))
 
 
 def _closing_lines(summary: zoo_training.TrainRunsSummary) -> list[str]:

@@ -15,20 +15,41 @@ A healthy run shows a progress bar and ends with lines such as
       ratio 0.7, 40 runs: accuracy 0.995 on the subset, 0.966 held out, 0.970 on the test set
 
 The same command again continues after a kill, and does nothing when all is there. Runs of another recipe are refused.
+--recipe=NAME sets data set, architecture, training, ratios and number of runs as a known zoo has them, where no flag
+says otherwise; --recipe=help explains all names. Runs that fail, because their loss is no number, are noted in
+failures.jsonl with the command that trains each alone; the same command tries them again, with the same seeds.
+--runner=ray trains on a Ray cluster, and --zoo=gs://bucket/zoo trains into a bucket (docs/cluster.md); a worker that is
+lost is replaced, there and here.
 Next: compute_scores --zoo=/tmp/zoo
 """
 
 from collections.abc import Sequence
+import dataclasses
+from typing import Any
 
 from absl import flags
 
-from heldout import training_config, zoo_training
-from scripts import choices, cli, common_flags, terminal
+from heldout import failures, label_noise, named_recipes, subsets, training_config, zoo_training
+from scripts import choices, cli, common_flags, runner_flags, terminal
+from zoo import files
 
-_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")
+_SHARED_FLAGS = (
+    "zoo",
+    "experiment",
+    "dataset",
+    "data_dir",
+    "device",
+    "runner",
+    "ray_address",
+    "num_cpus_per_worker",
+    "num_gpus_per_worker",
+)
 
 _DEFAULTS = training_config.TrainingConfig()
 
+_RECIPE = flags.DEFINE_string(
+    "recipe", None, "Name of a recipe, which sets what no other flag sets; --recipe=help prints all of them."
+)
 _ARCH = flags.DEFINE_string(
     "arch", "mlp", "Architecture: mlp, lenet, small_inception, resnet50, or module:callable for one of your own."
 )
@@ -53,56 +74,150 @@ _STEP_EPOCHS = flags.DEFINE_list("step_epochs", [], "Epochs at which --schedule=
 _STEP_FACTOR = flags.DEFINE_float("step_factor", _DEFAULTS.step_factor, "Factor at each of --step_epochs.")
 _AUGMENTATION = flags.DEFINE_list("augmentation", [], "Any of crop,flip; training images only.")
 _CROP_PADDING = flags.DEFINE_integer("crop_padding", _DEFAULTS.crop_padding, "Pixels of zero padding before a crop.")
+_MIXED_PRECISION = flags.DEFINE_enum(
+    "mixed_precision",
+    _DEFAULTS.mixed_precision,
+    training_config.MIXED_PRECISION,
+    "Type of products and activations in training, for devices that are quicker with it; weights stay float32.",
+)
 _DTYPE = flags.DEFINE_enum("dtype", _DEFAULTS.dtype, training_config.DTYPES, "Precision of weights and inputs.")
-_WORKERS = flags.DEFINE_integer("workers", None, "Worker processes; without it one for each core on a CPU, else one.")
-_RUNS_PER_GROUP = flags.DEFINE_integer(
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Worker processes; without it one for each core on a CPU, else one, or all that a cluster holds."
+)
+_RUNS_PER_GROUP = flags.DEFINE_string(
     "runs_per_group",
-    None,
-    "Runs that a worker trains as one batch, for architectures that can (mlp, lenet); without it as many as keep "
-    "their weights in the cache, up to 8.",
+    "auto",
+    "Runs that a worker trains as one batched computation, where the architecture has one (all of ours have). auto: by "
+    "what a step costs and by memory; on a CPU only small networks gain.",
+)
+_SUBSET_SAMPLING = flags.DEFINE_enum(
+    "subset_sampling",
+    subsets.UNIFORM,
+    subsets.SAMPLINGS,
+    "How a subset is drawn: any examples, or of each class the same share.",
+)
+_LABEL_NOISE = flags.DEFINE_string(
+    "label_noise",
+    "none",
+    "Training labels to change: symmetric, pair or asymmetric, and a share of all examples or a number of them, as in "
+    "symmetric:0.2 or pair:300.",
+)
+_LABEL_SEED = flags.DEFINE_integer("label_seed", 0, "Seed of the changed labels; nothing else depends on it.")
+_LABEL_MAP = flags.DEFINE_string(
+    "label_map",
+    "{}",
+    'Which class becomes which with asymmetric noise, as JSON like {"7": 1, "2": 7}; without it the map that is known '
+    "for mnist, digits and cifar10.",
+)
+_MARGINS = flags.DEFINE_bool("margins", False, "Store with every run the margin of each example, 2 bytes each.")
+_MAX_FAILURES = flags.DEFINE_integer(
+    "max_failures", 5, "Stop when so many runs in a row have failed; 0 for never.", lower_bound=0
+)
+_GRACE_S = flags.DEFINE_float(
+    "grace_s",
+    0.0,
+    "Seconds that runs which are being trained have to be finished after Ctrl-C or SIGTERM; with 0 they are given up.",
+    lower_bound=0,
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored", "tpu"],
+    "Train a run on each replica of a tf.distribute strategy: mirrored for all GPUs of a machine, tpu for all cores.",
+)
+_NUM_REPLICAS = flags.DEFINE_integer(
+    "num_replicas", None, "With --strategy=mirrored --device=cpu: logical devices to make of the CPU.", 1
+)
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", False, "Write scalars for TensorBoard into the folder tensorboard of the experiment."
 )
 _REDO_DAMAGED = flags.DEFINE_bool("redo_damaged", False, "Train damaged runs anew; replaces their files.")
 
 
-def _training_config() -> training_config.TrainingConfig:
-    return training_config.TrainingConfig(
-        num_epochs=_NUM_EPOCHS.value,
-        batch_size=_BATCH_SIZE.value,
-        learning_rate=_LEARNING_RATE.value,
-        momentum=_MOMENTUM.value,
-        nesterov=_NESTEROV.value,
-        weight_decay=_WEIGHT_DECAY.value,
-        schedule=_SCHEDULE.value,
-        warmup_epochs=_WARMUP_EPOCHS.value,
-        step_epochs=choices.integers("step_epochs", _STEP_EPOCHS.value),
-        step_factor=_STEP_FACTOR.value,
-        augmentation=tuple(_AUGMENTATION.value),
-        crop_padding=_CROP_PADDING.value,
-        dtype=_DTYPE.value,
-    )
+_TRAINING_FLAGS = (
+    *(_NUM_EPOCHS, _BATCH_SIZE, _LEARNING_RATE, _MOMENTUM, _NESTEROV, _WEIGHT_DECAY, _SCHEDULE, _WARMUP_EPOCHS),
+    *(_STEP_EPOCHS, _STEP_FACTOR, _AUGMENTATION, _CROP_PADDING, _DTYPE, _MIXED_PRECISION),
+)
+
+
+def _training_config(base: training_config.TrainingConfig) -> training_config.TrainingConfig:
+    """The base with what flags say otherwise."""
+    given: dict[str, Any] = {holder.name: holder.value for holder in _TRAINING_FLAGS if holder.present}
+    if "step_epochs" in given:
+        given["step_epochs"] = choices.integers("step_epochs", given["step_epochs"])
+    if "augmentation" in given:
+        given["augmentation"] = tuple(given["augmentation"])
+    return dataclasses.replace(base, **given)
+
+
+def _from_recipe(named: named_recipes.NamedRecipe) -> dict[str, Any]:
+    """What a recipe sets, where no flag says otherwise, as arguments of the configuration."""
+    settings: dict[str, Any] = {} if common_flags.EXPERIMENT.present else {"experiment": named.name}
+    if not common_flags.DATASET.present:
+        settings["dataset"] = named.dataset
+    if not _ARCH.present or _ARCH.value == named.architecture:
+        settings["architecture"] = named.architecture
+        if not _ARCH_OPTIONS.present:
+            settings["architecture_options"] = dict(named.architecture_options)
+    if not _SUBSET_RATIO.present:
+        settings["subset_ratios"] = named.subset_ratios
+    if not _RUN_IDS.present:
+        settings["run_ids"] = tuple(range(named.num_runs))
+    return settings
+
+
+def _config() -> zoo_training.TrainRunsConfig:
+    named = None if _RECIPE.value is None else named_recipes.find(_RECIPE.value)
+    from_recipe = {} if named is None else _from_recipe(named)
+    from_flags: dict[str, Any] = {
+        "zoo": choices.required_path("zoo", common_flags.ZOO.value),
+        "experiment": common_flags.EXPERIMENT.value,
+        "data_dir": choices.path(common_flags.DATA_DIR.value),
+        "architecture": _ARCH.value,
+        "architecture_options": choices.json_object("arch_options", _ARCH_OPTIONS.value),
+        "subset_ratios": tuple(_SUBSET_RATIO.value),
+        "run_ids": choices.run_ids(_RUN_IDS.value),
+        "training": _training_config(_DEFAULTS if named is None else named.training),
+        "workers": _WORKERS.value,
+        "runs_per_group": choices.integer_or_auto("runs_per_group", _RUNS_PER_GROUP.value),
+        "device": common_flags.DEVICE.value,
+        "redo_damaged": _REDO_DAMAGED.value,
+        "strategy": _STRATEGY.value,
+        "num_replicas": _NUM_REPLICAS.value,
+        "noise": label_noise.parse(
+            _LABEL_NOISE.value, _LABEL_SEED.value, choices.json_object("label_map", _LABEL_MAP.value)
+        ),
+        "subset_sampling": _SUBSET_SAMPLING.value,
+        "margins": _MARGINS.value,
+        "max_failures": _MAX_FAILURES.value,
+        "grace_s": _GRACE_S.value,
+        "runner": runner_flags.runner(),
+    }
+    if "dataset" not in from_recipe:
+        from_flags["dataset"] = choices.dataset(choices.required("dataset", common_flags.DATASET.value))
+    return zoo_training.TrainRunsConfig(**(from_flags | from_recipe))
 
 
 def run(argv: Sequence[str]) -> int:
     """Flags -> config -> training. Status 1 if a run diverged or is damaged."""
     del argv
-    config = zoo_training.TrainRunsConfig(
-        zoo=choices.required_path("zoo", common_flags.ZOO.value),
-        experiment=common_flags.EXPERIMENT.value,
-        dataset=choices.dataset(choices.required("dataset", common_flags.DATASET.value)) or "",
-        data_dir=choices.path(common_flags.DATA_DIR.value),
-        architecture=_ARCH.value,
-        architecture_options=choices.json_object("arch_options", _ARCH_OPTIONS.value),
-        subset_ratios=tuple(_SUBSET_RATIO.value),
-        run_ids=choices.run_ids(_RUN_IDS.value),
-        training=_training_config(),
-        workers=_WORKERS.value,
-        runs_per_group=_RUNS_PER_GROUP.value,
-        device=common_flags.DEVICE.value,
-        redo_damaged=_REDO_DAMAGED.value,
-    )
+    if _RECIPE.value == "help":
+        print(named_recipes.describe())
+        return 0
+    config = _config()
     terminal.quiet_tensorflow(config.dataset)
-    summary = terminal.train_runs(config)
+    summary = terminal.train_runs(config, tensorboard=_TENSORBOARD.value)
+    if summary.failed:
+        _say_how_to_retry(config, summary)
     return 1 if summary.failed or summary.damaged else 0
+
+
+def _say_how_to_retry(config: zoo_training.TrainRunsConfig, summary: zoo_training.TrainRunsSummary) -> None:
+    if summary.stopped:
+        limit = files.count_text(config.max_failures, "run")
+        print(f"stopped: the last {limit} in a row failed (--max_failures={config.max_failures}; 0 never stops)")
+    for failure in failures.current(config.zoo, config.experiment_name)[:1]:
+        print(f"a failed run alone, with the same seed: {failure.retry}")
 
 
 def main() -> None:

@@ -4,9 +4,14 @@ The published keys are `correctness_<split>` and `index_<split>` for the splits 
 `subsample_idx`. Train and removed together are the whole original training set, in any order; the index gives each
 entry's position in the original data. "Removed" examples are those the run was not trained on; everywhere in this
 project they are called held out, and the published name is translated in this module only.
+
+A record may hold margins too, under keys that the published zoos do not have: `margin_<split>`, in the order of the
+index arrays. Readers of the published format do not know these keys and pass them by.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +26,24 @@ _PUBLISHED_KEYS = {
     "index_test": "index_test",
     "subsample_idx": "subsample_idx",
 }
+_MARGIN_KEYS = {"train": "margin_train", "heldout": "margin_removed", "test": "margin_test"}
 # ImageNet's arrays take 22 MB; a hundred times that is no longer a run's record.
 MAX_BYTES = 1 << 31
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Margins:
+    """Logit of the label minus the log-sum-exp of the other logits, for each example of a record; finite.
+
+    Attributes:
+        train: [m] float16, in the order of `index_train`.
+        heldout: [N - m] float16, in the order of `index_heldout`.
+        test: [M] float16, in the order of `index_test`.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+    test: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +60,7 @@ class AuxArrays:
         index_heldout: [N - m] int64, original positions of the examples held out.
         index_test: [M] int64, original positions of the test examples, a permutation of 0..M-1.
         subsample_idx: [m] int64, the positions trained on, in the order they were drawn: `index_train` as a set.
+        margins: how sure the run was; None where the record does not tell, as in the published zoos.
     """
 
     correctness_train: np.ndarray
@@ -48,6 +70,7 @@ class AuxArrays:
     index_heldout: np.ndarray
     index_test: np.ndarray
     subsample_idx: np.ndarray
+    margins: Margins | None = None
 
     @property
     def num_train(self) -> int:
@@ -78,14 +101,35 @@ class AuxArrays:
         correctness[self.index_test] = self.correctness_test
         return correctness
 
+    def train_margin(self) -> np.ndarray:
+        """[N] float16 by original index; NaN where the record holds no margins."""
+        margin = np.full(self.num_train, np.nan, np.float16)
+        if self.margins is not None:
+            margin[self.index_train] = self.margins.train
+            margin[self.index_heldout] = self.margins.heldout
+        return margin
 
-def from_masks(subset_mask: np.ndarray, train_correctness: np.ndarray, test_correctness: np.ndarray) -> AuxArrays:
+    def test_margin(self) -> np.ndarray:
+        """[M] float16 by original index; NaN where the record holds no margins."""
+        margin = np.full(self.num_test, np.nan, np.float16)
+        if self.margins is not None:
+            margin[self.index_test] = self.margins.test
+        return margin
+
+
+def from_masks(
+    subset_mask: np.ndarray,
+    train_correctness: np.ndarray,
+    test_correctness: np.ndarray,
+    margins: tuple[np.ndarray, np.ndarray] | None = None,
+) -> AuxArrays:
     """The record of a run whose arrays are in original order.
 
     Args:
         subset_mask: [N] bool, True where the run was trained on the example.
         train_correctness: [N] bool.
         test_correctness: [M] bool.
+        margins: float16 [N] and [M], finite; None for a record without.
 
     Returns:
         The record, with ascending indices.
@@ -116,6 +160,7 @@ def from_masks(subset_mask: np.ndarray, train_correctness: np.ndarray, test_corr
         index_heldout=index_heldout.astype(np.int64),
         index_test=np.arange(len(test_correctness), dtype=np.int64),
         subsample_idx=index_train.astype(np.int64),
+        margins=None if margins is None else Margins(margins[0][index_train], margins[0][index_heldout], margins[1]),
     )
 
 
@@ -132,8 +177,9 @@ def read(path: files.PathLike, content: bytes | None = None, *, max_bytes: int =
         MissingFileError: there is no such file.
         DamagedFileError: it is larger, not a sound npz file, or breaks a rule of `validate`.
     """
-    stored = npz.read(path, list(_PUBLISHED_KEYS.values()), max_bytes=max_bytes, content=content)
-    arrays = {}
+    keys, margin_keys = list(_PUBLISHED_KEYS.values()), list(_MARGIN_KEYS.values())
+    stored = npz.read(path, keys, margin_keys, max_bytes=max_bytes, content=content)
+    arrays: dict[str, Any] = {"margins": _margins(stored, str(path))}
     for field, key in _PUBLISHED_KEYS.items():
         convert = _to_bool if field.startswith("correctness") else _to_int64
         arrays[field] = convert(stored[key], f"{path}: {key}")
@@ -149,7 +195,10 @@ def write(path: files.PathLike, aux: AuxArrays) -> None:
         DamagedFileError: the record breaks a rule of `validate`; nothing is written.
     """
     validate(aux, f"record for {path}")
-    npz.write(path, {key: getattr(aux, field) for field, key in _PUBLISHED_KEYS.items()})
+    arrays = {key: getattr(aux, field) for field, key in _PUBLISHED_KEYS.items()}
+    if aux.margins is not None:
+        arrays |= {key: getattr(aux.margins, split) for split, key in _MARGIN_KEYS.items()}
+    npz.write(path, arrays)
 
 
 def validate(aux: AuxArrays, where: str) -> None:
@@ -160,9 +209,10 @@ def validate(aux: AuxArrays, where: str) -> None:
         where: what the messages begin with, usually the path.
 
     Raises:
-        DamagedFileError: an array has the wrong dtype or is not one-dimensional; a split has more correctness
-            entries than indices or fewer; train and held-out indices are not together a permutation of 0..N-1, or
-            the test indices of 0..M-1; the subsample differs from the training indices as a set; N or M is 0.
+        DamagedFileError: an array has the wrong dtype or is not one-dimensional; a split has more entries of
+            correctness or margin than indices, or fewer; a margin is not finite; train and held-out indices are not
+            together a permutation of 0..N-1, or the test indices of 0..M-1; the subsample differs from the training
+            indices as a set; N or M is 0.
     """
     for field, key in _PUBLISHED_KEYS.items():
         expected = np.dtype(bool if field.startswith("correctness") else np.int64)
@@ -177,6 +227,7 @@ def validate(aux: AuxArrays, where: str) -> None:
         if num_correctness != num_index:
             key = _PUBLISHED_KEYS[f"index_{split}"]
             raise errors.DamagedFileError(f"{where}: {key} has {num_index} entries, its correctness {num_correctness}")
+    _check_margins(aux, where)
     _check_permutation(np.concatenate([aux.index_train, aux.index_heldout]), f"{where}: index_train and index_removed")
     _check_permutation(aux.index_test, f"{where}: index_test")
     if not np.array_equal(np.sort(aux.subsample_idx), np.sort(aux.index_train)):
@@ -184,6 +235,17 @@ def validate(aux: AuxArrays, where: str) -> None:
             f"{where}: subsample_idx ({len(aux.subsample_idx)} entries) and index_train ({len(aux.index_train)}) "
             "do not hold the same examples"
         )
+
+
+def _check_margins(aux: AuxArrays, where: str) -> None:
+    for split, key in _MARGIN_KEYS.items() if aux.margins is not None else ():
+        margin, size = getattr(aux.margins, split), len(getattr(aux, f"index_{split}"))
+        if margin.dtype != np.float16 or margin.shape != (size,):
+            raise errors.DamagedFileError(
+                f"{where}: {key} has dtype {margin.dtype} and shape {margin.shape}, expected float16 and ({size},)"
+            )
+        if not np.isfinite(margin).all():
+            raise errors.DamagedFileError(f"{where}: {key} holds {margin[~np.isfinite(margin)][0]}, expected numbers")
 
 
 def _check_permutation(index: np.ndarray, what: str) -> None:
@@ -197,6 +259,18 @@ def _check_permutation(index: np.ndarray, what: str) -> None:
     counts = np.bincount(index, minlength=size)
     if counts.max() > 1:
         raise errors.DamagedFileError(f"{what}: {counts.argmax()} occurs {counts.max()} times, expected once")
+
+
+def _margins(stored: Mapping[str, np.ndarray], where: str) -> Margins | None:
+    """The margins of a file, or None where it holds none; all three or none belong there."""
+    missing = [key for key in _MARGIN_KEYS.values() if key not in stored]
+    if len(missing) == len(_MARGIN_KEYS):
+        return None
+    if missing:
+        raise errors.DamagedFileError(
+            f"{where}: {', '.join(missing)} missing, expected all of {', '.join(_MARGIN_KEYS.values())} or none"
+        )
+    return Margins(**{split: stored[key] for split, key in _MARGIN_KEYS.items()})
 
 
 def _to_bool(array: np.ndarray, what: str) -> np.ndarray:

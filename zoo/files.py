@@ -7,6 +7,7 @@ recognises and `remove_stale_temporaries` deletes.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ import pathlib
 import re
 import secrets
 import shutil
+import socket
+import time
 from typing import Any
 
 from zoo import errors
@@ -24,8 +27,11 @@ _TEMPORARY_MARK = ".tmp-"
 # What `temporary_beside` makes, and what TensorFlow appends to it (.index, .data-00000-of-00001, _temp), or SQLite
 # (-journal).
 _TEMPORARY_OF_PROCESS = re.compile(
-    rf"\..+{re.escape(_TEMPORARY_MARK)}(?P<process>[1-9][0-9]{{0,8}})-[0-9a-f]{{8}}([._-].*)?", re.DOTALL
+    rf"\..+{re.escape(_TEMPORARY_MARK)}(?P<machine>[0-9a-f]{{8}})-(?P<process>[1-9][0-9]{{0,8}})-[0-9a-f]{{8}}([._-].*)?",
+    re.DOTALL,
 )
+# Nothing of ours leaves a file for so long without writing to it.
+_STALE_SECONDS = 24 * 3600
 
 
 def is_temporary(name: str) -> bool:
@@ -36,15 +42,36 @@ def is_temporary(name: str) -> bool:
 def temporary_beside(target: PathLike) -> pathlib.Path:
     """A fresh hidden name in the folder of `target`; nothing is created."""
     target = pathlib.Path(target)
-    return target.with_name(f".{target.name}{_TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    return target.with_name(f".{target.name}{_TEMPORARY_MARK}{machine()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@functools.cache
+def machine() -> str:
+    """What process ids are unique in: this host since it was started, or a container with ids of its own."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this id on this machine."""
+    try:
+        os.kill(process, 0)  # signal 0 only asks whether the process is there
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def remove_stale_temporaries(directory: PathLike) -> None:
     """Deletes what dead processes left unfinished in a folder: files and folders made under `temporary_beside` names.
 
-    Only what lies directly in the folder is looked at, and only names whose process id is not that of a process alive
-    on this machine. So do not call it on a folder that other machines, or containers with process ids of their own,
-    are writing to: their processes look dead from here.
+    Only what lies directly in the folder is looked at. Of processes of this machine, those that are no more are dead.
+    Whether those of other machines are, which may share the file system, cannot be told from here: theirs goes when
+    it has not been written to for a day.
 
     Args:
         directory: the folder; it need not exist.
@@ -54,7 +81,7 @@ def remove_stale_temporaries(directory: PathLike) -> None:
     """
     try:
         with os.scandir(directory) as entries:
-            stale = [entry for entry in entries if _is_stale(entry.name)]
+            stale = [entry for entry in entries if _is_stale(entry)]
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in stale:
@@ -66,17 +93,24 @@ def remove_stale_temporaries(directory: PathLike) -> None:
                 os.unlink(entry.path)
 
 
-def _is_stale(name: str) -> bool:
-    match = _TEMPORARY_OF_PROCESS.fullmatch(name)
+def _is_stale(entry: os.DirEntry[str]) -> bool:
+    match = _TEMPORARY_OF_PROCESS.fullmatch(entry.name)
     if match is None:
         return False
+    if match["machine"] != machine():
+        return _newest(entry) < time.time() - _STALE_SECONDS
+    return not is_running(int(match["process"]))
+
+
+def _newest(entry: os.DirEntry[str]) -> float:
+    """When a file, or anything in a folder, was last written to; now for what has just gone."""
     try:
-        os.kill(int(match["process"]), 0)  # signal 0 only asks whether the process is there
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+        times = [entry.stat(follow_symlinks=False).st_mtime]
+        if entry.is_dir(follow_symlinks=False):
+            times += [path.lstat().st_mtime for path in pathlib.Path(entry.path).rglob("*")]
+    except FileNotFoundError:
+        return time.time()
+    return max(times)
 
 
 @contextlib.contextmanager

@@ -227,10 +227,12 @@ def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
         layout.RUN_TABLE_NAME,
         layout.LABELS_NAME,
         layout.FAILURES_NAME,
+        layout.TENSORBOARD_NAME,
         layout.ARCHIVE_INDEX_NAME,
         layout.PUBLISHED_INDEX_NAME,
         "scores",
         "report",
+        "evaluation",
     }
     known |= {f"{layout.ratio_name(run.subset_ratio)}/{run.run_id}" for run in runs}
     found = []

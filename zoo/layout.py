@@ -2,7 +2,8 @@
 
     <zoo>/<experiment>/<subset_ratio>/<run_id>/aux_arrays.npz
     <zoo>/<experiment>/<subset_ratio>/<run_id>/checkpoints/ckpt-<epoch>.index, .data-00000-of-00001
-    <zoo>/<experiment>/recipe.json, labels.npz, failures.jsonl, run_table.npz, scores/, report/
+    <zoo>/<experiment>/recipe.json, labels.npz, failures.jsonl, run_table.npz
+    <zoo>/<experiment>/scores/, report/, evaluation/, tensorboard/
 
 The first two lines are the layout of the published zoos. How many ratios and runs there are differs between
 experiments, so they are found by looking. A folder counts as a run if its name and its parent's are exactly what
@@ -27,6 +28,7 @@ RECIPE_NAME = "recipe.json"
 RUN_TABLE_NAME = "run_table.npz"
 LABELS_NAME = "labels.npz"
 FAILURES_NAME = "failures.jsonl"
+TENSORBOARD_NAME = "tensorboard"
 ARCHIVE_INDEX_SUFFIX = ".index.sqlite"
 ARCHIVE_INDEX_NAME = f"archive{ARCHIVE_INDEX_SUFFIX}"
 PUBLISHED_INDEX_NAME = f"published{ARCHIVE_INDEX_SUFFIX}"
@@ -178,12 +180,27 @@ def report_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     return experiment_directory(zoo, experiment) / "report"
 
 
+def evaluation_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """The folder of what rebuilt runs predict; see `heldout.evaluation_files`."""
+    return experiment_directory(zoo, experiment) / "evaluation"
+
+
+def tensorboard_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """The folder of TensorBoard's event files; see `heldout.training_events`."""
+    return experiment_directory(zoo, experiment) / TENSORBOARD_NAME
+
+
 def experiments(zoo: files.PathLike) -> list[str]:
     """Names of the experiments in a zoo, sorted: folders with a recipe, a run table or a folder of runs.
 
     Raises:
         MissingFileError: there is no such folder.
     """
+    if "://" in str(zoo):
+        raise errors.MissingFileError(
+            f"{zoo}: only train_runs works on zoos in a store; copy it into a folder first, as in "
+            f"`gcloud storage cp -r {zoo} .`, and give that"
+        )
     if not pathlib.Path(zoo).is_dir():
         raise errors.MissingFileError(f"{zoo}: no such folder; give the folder that holds the experiments")
     return [

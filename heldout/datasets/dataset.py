@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -189,6 +189,10 @@ class Dataset:
             tf.TensorSpec([None], tf.int64),
         )
         return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+
+    def with_train_label(self, label: np.ndarray) -> Self:
+        """The same images to be trained with other labels, int64 [N]."""
+        return dataclasses.replace(self, train=Split(self.train.images, label))
 
     def save(self, directory: files.PathLike) -> None:
         """Writes a folder that `open` memory-maps, whole or not at all.

@@ -3,21 +3,25 @@
 digits                             ships with scikit-learn, no folder needed
 mnist, cifar10, cifar100, ...      prepared by TensorFlow Datasets, see tfds.py
 npz:PATH                           your own arrays, see npz_file.py
+records:PATH                       a folder of image records, see indexed_records.py; `load` takes what fits into memory
 """
 
-from heldout.datasets import dataset, digits, npz_file, tfds
-from zoo import errors
+from heldout.datasets import dataset, digits, indexed_records, npz_file, records_in_memory, saved_records, tfds
+from zoo import errors, files
 
+AnyDataset = dataset.Dataset | indexed_records.IndexedRecords
 _NPZ_PREFIX = "npz:"
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` knows, besides npz:PATH."""
+    """The names that `load` knows, besides npz:PATH and records:PATH."""
     return ("digits", *tfds.PINNED)
 
 
 def identify(name: str) -> tuple[str, str]:
-    """Name and version that `load` would give a data set, without loading it: a file of your own is read once.
+    """Name and version that `load` would give a data set, without loading it.
+
+    Of a file of your own all is read once; of a folder of records the labels.
 
     Args:
         name: as for `load`.
@@ -27,10 +31,13 @@ def identify(name: str) -> tuple[str, str]:
 
     Raises:
         InvalidValueError: the name is unknown.
-        MissingFileError: there is no such npz file.
+        MissingFileError: there is no such npz file or folder of records.
+        DamagedFileError: the records cannot be read.
     """
     if name.startswith(_NPZ_PREFIX):
         return npz_file.identify(name.removeprefix(_NPZ_PREFIX))
+    if name.startswith(indexed_records.PREFIX):
+        return indexed_records.identify(name.removeprefix(indexed_records.PREFIX))
     if name == "digits":
         return name, digits.VERSION
     if name in tfds.PINNED:
@@ -42,20 +49,23 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
     """Loads a data set in its stored order.
 
     Args:
-        name: one of `names()`, or "npz:" and the path of a file as described in npz_file.py.
+        name: one of `names()`, or "npz:" and the path of a file as described in npz_file.py, or "records:" and the
+            path of a folder as described in indexed_records.py.
         data_dir: folder of prepared TFDS data sets; None for $DATA_DIR, then for the default folder of TFDS.
 
     Returns:
         The data set; position in a split is the original index.
 
     Raises:
-        InvalidValueError: the name is unknown.
+        InvalidValueError: the name is unknown, or the records take more memory than `load` gives them.
         MissingFileError: it is not on this machine; the message holds the command that prepares it.
         MismatchError: it is not the known data set in the known order.
         DamagedFileError: its files cannot be read.
     """
     if name.startswith(_NPZ_PREFIX):
         return npz_file.load(name.removeprefix(_NPZ_PREFIX))
+    if name.startswith(indexed_records.PREFIX):
+        return records_in_memory.load(name.removeprefix(indexed_records.PREFIX))
     if name == "digits":
         return digits.load()
     if name in tfds.PINNED:
@@ -63,7 +73,39 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
     raise _unknown(name)
 
 
+def open_for_training(name: str, data_dir: str | None = None) -> AnyDataset:
+    """As `load`; image records stay on disk where they are augmented in training, or too large for memory.
+
+    Raises:
+        InvalidValueError: image records of which some are missing.
+        As `load`.
+    """
+    if not name.startswith(indexed_records.PREFIX):
+        return load(name, data_dir)
+    records = indexed_records.open_records(name.removeprefix(indexed_records.PREFIX))
+    if records.format.name == "tiny" and records_in_memory.num_bytes(records) <= records_in_memory.LARGEST_BYTES:
+        return records_in_memory.hold(records)
+    records.check_complete()
+    return records
+
+
+def save(data: AnyDataset, directory: files.PathLike) -> None:
+    """Writes a folder, which must not exist yet, that another process opens with `open_saved`."""
+    if isinstance(data, indexed_records.IndexedRecords):
+        saved_records.save(data, directory)
+    else:
+        data.save(directory)
+
+
+def open_saved(directory: files.PathLike) -> AnyDataset:
+    """Opens what `save` wrote."""
+    if saved_records.is_saved(directory):
+        return saved_records.open_saved(directory)
+    return dataset.Dataset.open(directory)
+
+
 def _unknown(name: str) -> errors.InvalidValueError:
     return errors.InvalidValueError(
-        f"dataset {name!r} is unknown; use one of {', '.join(names())} or {_NPZ_PREFIX}PATH"
+        f"dataset {name!r} is unknown; use one of {', '.join(names())}, {indexed_records.PREFIX}PATH or "
+        f"{_NPZ_PREFIX}PATH"
     )

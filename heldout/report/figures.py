@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from heldout import saved_scores
+from heldout import reliability, saved_scores
 from heldout import scores as scores_lib
 from heldout.report import influence_scan
 
@@ -195,6 +195,35 @@ def consistency_by_ratio(consistency: scores_lib.Consistency) -> Chart:
         axes.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=PALETTE["muted"], handlelength=1.2)
 
     return _chart("consistency_by_ratio", draw)
+
+
+def split_half_reliability(found: reliability.Reliability, wanted: float) -> Chart:
+    """Correlation of scores from disjoint halves against runs in each, and what the largest predicts for more."""
+
+    def draw(axes: Any) -> None:
+        runs = found.num_runs
+        for values, name, shade, colour in (
+            (found.pearson, "linear", "accent-faint", "accent"),
+            (found.spearman, "ranks", "grid", "muted"),
+        ):
+            mean, spread = values.mean(axis=1), values.std(axis=1)
+            axes.fill_between(runs, mean - spread, mean + spread, color=PALETTE[shade], linewidth=0)
+            axes.plot(runs, mean, color=PALETTE[colour], linewidth=1.6, marker="o", markersize=4, label=name)
+        mean = found.pearson.mean(axis=1)
+        needed = reliability.runs_needed(mean[-1], runs[-1], wanted)
+        if runs[-1] < needed < 1000 * runs[-1]:
+            more = np.geomspace(runs[-1], 1.3 * needed, 50)
+            predicted = reliability.predicted(mean[-1], runs[-1], more)
+            axes.plot(more, predicted, color=PALETTE["accent"], linewidth=1, linestyle=(0, (4, 3)), label="predicted")
+        axes.axhline(wanted, color=PALETTE["harm"], linewidth=1, label=f"{wanted:g}")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(_short_number)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("runs of each ratio (log scale)")
+        axes.set_ylabel("split-half correlation")
+        axes.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=PALETTE["muted"], handlelength=1.6)
+
+    return _chart("split_half_reliability", draw)
 
 
 def _chart(name: str, draw: Callable[[Any], None]) -> Chart:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from heldout import saved_scores
+from heldout import recipes, saved_scores
+from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry
 from heldout.report import dataset_view, page, selection
 from zoo import errors, files, npz
@@ -39,6 +40,7 @@ class ReportConfig:
         output: folder of the report.
         dataset: name for `heldout.datasets.registry.load`, for images and class names; None for a report without.
         data_dir: where prepared data sets lie; None for the default.
+        zoo: folder of the experiments, whose recipe tells of labels that were changed on purpose; None for none.
         subset_ratio: which ratio to show; None for the one with the most runs, of equals the nearest to 0.7.
         options: sizes, thresholds and title of the page.
         overwrite: replace a report that was made with other options.
@@ -48,6 +50,7 @@ class ReportConfig:
     output: str
     dataset: str | None = None
     data_dir: str | None = None
+    zoo: str | None = None
     subset_ratio: float | None = None
     options: page.PageOptions = dataclasses.field(default_factory=page.PageOptions)
     overwrite: bool = False
@@ -88,13 +91,21 @@ def render_scores(saved: saved_scores.SavedScores, config: ReportConfig) -> Repo
         return _result(output, record["files"], up_to_date=True)
     if isinstance(scores.subset_influence, np.memmap):
         npz.verify(saved.directory / saved_scores.influence_name(scores.subset_ratio))
-    dataset = registry.load(config.dataset, config.data_dir) if config.dataset else None
+    dataset = _load(config, saved.experiment) if config.dataset else None
     built = page.build(saved, scores, dataset_view.view(saved, dataset), config.options)
     contents = {f"figures/{chart.name}.png": chart.png for chart in built.charts}
     contents[PAGE_NAME] = built.html.encode("utf-8")
     _write(output, contents, options, digest)
     _remove_stale(output, record, contents)
     return _result(output, contents, up_to_date=False)
+
+
+def _load(config: ReportConfig, experiment: str) -> dataset_lib.Dataset:
+    """The data set to show, with the labels that the runs were trained with."""
+    assert config.dataset is not None
+    if config.zoo is None:
+        return registry.load(config.dataset, config.data_dir)
+    return recipes.load_dataset(config.zoo, experiment, config.dataset, config.data_dir)
 
 
 def check_options(options: page.PageOptions) -> None:
@@ -111,7 +122,7 @@ def check_options(options: page.PageOptions) -> None:
 def _options(config: ReportConfig, experiment: str, shown: tuple[str, str] | None) -> dict[str, Any]:
     """What decides about the page apart from the scores, as JSON would give it back; no paths, so a zoo can move."""
     options = dataclasses.asdict(config)
-    for name in ("scores", "output", "overwrite", "data_dir"):
+    for name in ("scores", "output", "overwrite", "data_dir", "zoo"):
         del options[name]
     options["experiment"] = experiment
     options["dataset"] = None if shown is None else shown[0]

@@ -10,7 +10,20 @@ import re
 import numpy as np
 import pytest
 
-from heldout import models, recipes, report, score_config, score_files, subsets
+from heldout import (
+    evaluation_files,
+    failures,
+    label_noise,
+    margins,
+    models,
+    recipes,
+    report,
+    run_results,
+    score_config,
+    score_files,
+    subsets,
+    training_log,
+)
 from heldout.datasets import registry
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
@@ -166,11 +179,24 @@ def folder(tmp_path_factory):
     score_files.compute_scores(csv)
     output = str(layout.report_directory(zoo, experiment))
     report.render(report.ReportConfig(scores=str(scores.directory), output=output))
+    noisy = label_noise.apply(label_noise.LabelNoise("pair", count=3), data)
+    label_noise.write_labels(layout.labels_path(zoo, experiment), data, noisy)
+    failed = run_results.RunResult(layout.Run(zoo, experiment, 0.7, 30), "the training loss is nan", 0.5, epoch=2)
+    failures.append(zoo, experiment, failures.describe(recipe, failed))
+    _write_evaluation(zoo, experiment)
     data.save(here / "dataset")
     pack.pack(zoo, experiment, here / "packed", pack.Options())
     np.save(here / "mnist-cscores.npy", np.zeros(60000))
     _write_imagenet_index(here / "imagenet-index.npz")
     return here
+
+
+def _write_evaluation(zoo: pathlib.Path, experiment: str) -> None:
+    output, right = evaluation_files.directory(zoo, experiment, "test", None), np.ones(20, bool)
+    run = layout.Run(zoo, experiment, 0.7, 12)
+    summary = evaluation_files.summarise(run, evaluation_files.Parts(right, right, None), 10, "0")
+    evaluation_files.write(output, summary, right, right.astype(np.float16))
+    evaluation_files.write_table(output, [summary])
 
 
 def _write_imagenet_index(path: pathlib.Path) -> None:
@@ -208,6 +234,7 @@ def _write_checkpoint(run: layout.Run) -> None:
 
 _MEMBERS = {
     "`aux_arrays.npz`": "zoo/digits-mlp/0.7/12/aux_arrays.npz",
+    "`labels.npz`": "zoo/digits-mlp/labels.npz",
     "`run_table.npz`": "zoo/digits-mlp/run_table.npz",
     "`scores-<ratio>.npz`": "zoo/digits-mlp/scores/scores-0.7.npz",
     "`subset_influence-<ratio>.npz`": "zoo/digits-mlp/scores/subset_influence-0.7.npz",
@@ -218,6 +245,7 @@ _MEMBERS = {
     "`recipe.json`": "zoo/digits-mlp/recipe.json",
     "Manifest and registry": "packed/digits-mlp.json",
     "`config.json`": "zoo/digits-mlp/scores/config.json",
+    "`<run_id>.npz`": "zoo/digits-mlp/evaluation/test/0.7/12.npz",
     "Report files": "zoo/digits-mlp/report/report.json",
 }
 
@@ -250,6 +278,42 @@ def test_tables_of_members_are_those_of_the_files(folder, title):
     assert described(title) == found(folder / _MEMBERS[title])
 
 
+def further(title: str) -> set[str]:
+    """Names of the members under a heading that a file may have besides."""
+    return {row[0].strip("`") for row in table_rows(section(title), "Further member")}
+
+
+def test_tables_of_further_members_are_those_of_the_files(tmp_path):
+    data = cases.tiny_digits(40, 20)
+    mask = np.arange(40) < 20
+    logits = np.zeros((40, 10))
+    margin = margins.margins(logits, data.train.label), margins.margins(logits[:20], data.test.label)
+    aux_arrays.write(tmp_path / "aux.npz", aux_arrays.from_masks(mask, mask, mask[:20], margin))
+    assert further("`aux_arrays.npz`") == set(found(tmp_path / "aux.npz")) - set(described("`aux_arrays.npz`"))
+    plain = cases.tiny_recipe(data)
+    noise = label_noise.LabelNoise("pair", count=3)
+    changed = dataclasses.replace(plain, noise=noise, clean_label_sha256="0", subset_sampling="class_balanced")
+    assert further("`recipe.json`") == set(changed.to_json()) - set(plain.to_json())
+    row = next(row for row in table_rows(section("`recipe.json`"), "Further member") if "label_noise" in row[0])
+    assert set(changed.to_json()["label_noise"]) <= set(re.findall(r"`(\w+)`", row[2]))
+
+
+def test_the_table_of_failures_is_that_of_a_line(folder):
+    with open(folder / "zoo" / "digits-mlp" / "failures.jsonl") as stream:
+        names = {int: "int", float: "float", str: "text"}
+        stored = {name: names[type(value)] for name, value in json.loads(stream.readline()).items()}
+    assert {name: kind.removesuffix(" or null") for name, kind in described("`failures.jsonl`").items()} == stored
+
+
+def test_the_table_of_a_training_in_progress_is_that_of_its_file():
+    group = training_log.Group(0.7, (1,), "host", 2, "2026-01-31T12:00:00+00:00")
+    training = training_log.Training("0123abcd", "host", 1, group.began, (0.7,), ((0, 1),), (group,))
+    rows = table_rows(section("A training in progress"), "Member")
+    assert [row[0].strip("`") for row in rows] == list(training.to_json())
+    (of_groups,) = (row[2] for row in rows if row[0] == "`groups`")
+    assert re.findall(r"`(\w+)`", of_groups) == [field.name for field in dataclasses.fields(group)]
+
+
 def test_tables_of_the_archive_index_are_those_of_the_file():
     rows = table_rows(section("`archive.index.sqlite`"), "Table")
     assert [row[0].strip("`") for row in rows] == list(index.TABLES)
@@ -270,6 +334,12 @@ def test_tables_of_columns_are_those_of_the_files(folder):
     for name, columns in rows:
         header = (folder / "scores-csv" / f"{name.strip('`')}.csv").read_text().splitlines()[0]
         assert header.replace('"', "").split(",") == re.findall(r"`(\w+)`", columns)
+
+
+def test_the_columns_of_agreement_are_those_of_the_file(folder):
+    ((_, columns),) = table_rows(section("`agreement.csv`"), "Table")
+    header = (folder / "zoo" / "digits-mlp" / "evaluation" / "test" / "agreement.csv").read_text().splitlines()[0]
+    assert header.split(",") == re.findall(r"`(\w+)`", columns)
 
 
 def test_the_described_data_set_can_be_loaded(folder, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[2]
 # Modules of scripts/ that programs are made of.
 _SHARED = {"__init__", "cli", "choices", "common_flags", "terminal", "archive_flags", "archive_pass", "transfer_bar"}
-_SHARED |= {"archive_verification"}
+_SHARED |= {"training_texts", "archive_verification", "runner_flags"}
 _PROGRAMS = sorted(path.stem for path in (_ROOT / "scripts").glob("*.py") if path.stem not in _SHARED)
 # Started through the Makefile, not installed.
 _NOT_INSTALLED = {"demo"}
@@ -88,8 +88,9 @@ def test_every_program_has_a_smoke_test():
 @pytest.mark.parametrize(
     "program",
     [
-        *("list_zoo", "compute_scores", "render_report", "train_runs", "evaluate_run", "demo"),
+        *("list_zoo", "zoo_status", "compute_scores", "render_report", "train_runs", "evaluate_run", "demo"),
         *("zoo_stream", "zoo_fetch", "zoo_download", "zoo_index", "zoo_verify", "zoo_pack"),
+        *("build_indexed_tfrecords", "evaluate_zoo"),
     ],
 )
 def test_programs_answer_before_tensorflow_is_imported(program):

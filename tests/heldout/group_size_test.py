@@ -23,6 +23,7 @@ def test_costs_of_a_step(architecture, macs, num_weights):
     cost = group_size.step_cost(module, (28, 28, 1), 32, "float32")
     assert cost.macs == 32 * macs
     assert cost.weight_bytes == 4 * num_weights
+    assert cost.convolves == (architecture == "lenet")
     twice = group_size.step_cost(module, (28, 28, 1), 64, "float32")
     assert twice.activation_bytes == pytest.approx(2 * cost.activation_bytes, rel=0.02)
 
@@ -43,7 +44,7 @@ def test_tracing_changes_no_model():
     assert all((variable.numpy() == value).all() for variable, value in zip(module.variables, before, strict=True))
 
 
-SMALL = group_size.StepCost(macs=300_000, weight_bytes=10_000, activation_bytes=50_000)
+SMALL = group_size.StepCost(macs=300_000, weight_bytes=10_000, activation_bytes=50_000, convolves=False)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,18 @@ def test_free_memory_is_shared():
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU is there")
 def test_nobody_tells_of_a_gpu_that_is_not_there():
     assert group_size.free_memory("gpu", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "expected"),
+    [
+        ({}, "cpu", True),
+        ({"macs": 70_000_000}, "cpu", False),
+        ({"convolves": True}, "cpu", False),
+        ({"macs": 70_000_000}, "gpu", True),
+        ({"convolves": True}, "gpu", False),
+        ({"convolves": True}, "tpu", True),
+    ],
+)
+def test_where_xla_wins(changes, device, expected):
+    assert group_size.xla_wins(dataclasses.replace(SMALL, **changes), device) == expected

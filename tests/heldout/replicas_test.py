@@ -101,7 +101,7 @@ def test_a_single_device_needs_no_strategy():
 @pytest.mark.parametrize(
     ("name", "device", "message"),
     [
-        ("mirored", "cpu", "--strategy=mirored: expected one of none, mirrored, multi_worker, tpu"),
+        ("mirored", "cpu", "--strategy=mirored: expected one of none, mirrored, tpu"),
         ("tpu", "gpu", "--strategy=tpu with --device=gpu: tpu goes with tpu"),
         ("mirrored", "tpu", "--strategy=mirrored with --device=tpu"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from heldout import evaluation, recipes, run_evaluation, run_training
+from heldout import evaluation, recipes, run_evaluation, run_sources, run_training
 from heldout.models import registry
 from tests import cases
 from zoo import aux_arrays, checkpoints, errors, files, layout
@@ -50,7 +50,7 @@ def test_other_weights_disagree_and_every_difference_is_listed(trained):
 
 def test_a_published_folder_tells_architecture_and_data_set(tmp_path):
     run = layout.Run(tmp_path, "cifar100-inception", 0.5, 0)
-    source = run_evaluation.source_of(run, None, None)
+    source = run_sources.source_of(run, None, None)
     assert (source.dataset, source.architecture) == ("cifar100", "small_inception")
 
 
@@ -61,9 +61,9 @@ def test_a_published_folder_is_rebuilt_and_checked(tmp_path):
     module = registry.build("small_inception", 10, data.image_shape)
     checkpoint = tf.train.Checkpoint(model=module, epoch=tf.Variable(4, dtype=tf.int64))
     checkpoint.write(str(run.checkpoint_prefix(4)))
-    evaluator = evaluation.Evaluator(module, evaluation.normaliser(data))
+    evaluator = evaluation.Evaluator(module, data)
     mask = np.arange(60) % 2 == 0
-    correct = [evaluation.correct(evaluator.logits(part.images), part.label) for part in (data.train, data.test)]
+    correct = [evaluator.judge(split).correct for split in ("train", "test")]
     aux = aux_arrays.from_masks(mask, *correct)
     aux_arrays.write(run.aux_arrays_path, aux)
     result = run_evaluation.evaluate(run, "train", dataset=cases.tiny_digits_npz(tmp_path / "tiny.npz"))
@@ -73,10 +73,10 @@ def test_a_published_folder_is_rebuilt_and_checked(tmp_path):
 def test_an_unknown_experiment_asks_for_architecture_and_data_set(tmp_path):
     run = layout.Run(tmp_path, "mine", 0.5, 0)
     with pytest.raises(errors.InvalidValueError, match="give --dataset and --arch"):
-        run_evaluation.source_of(run, None, None)
+        run_sources.source_of(run, None, None)
     with pytest.raises(errors.InvalidValueError, match=r"give --arch$"):
-        run_evaluation.source_of(run, "digits", None)
-    source = run_evaluation.source_of(run, "digits", "lenet")
+        run_sources.source_of(run, "digits", None)
+    source = run_sources.source_of(run, "digits", "lenet")
     assert (source.dataset, source.architecture, source.dtype) == ("digits", "lenet", "float32")
 
 
@@ -130,8 +130,3 @@ def test_a_float64_run_is_rebuilt_in_float64(tmp_path):
     run_training.RunTrainer(recipe, data).train_group([run])
     result = run_evaluation.evaluate(run, "train", dataset=cases.tiny_digits_npz(tmp_path / "tiny.npz"))
     assert not result.disagreements
-
-
-def test_ties_go_to_the_first_class():
-    logits = np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 2.0]])
-    assert evaluation.correct(logits, np.array([0, 1, 1])).tolist() == [True, True, False]

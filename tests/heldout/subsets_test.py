@@ -65,3 +65,60 @@ def test_random_integers_fill_their_range():
 def test_ratios_that_leave_a_side_empty_are_refused(ratio, num_train):
     with pytest.raises(errors.InvalidValueError, match="ratio"):
         subsets.subset_indices("e", ratio, 0, num_train)
+
+
+def test_balanced_subsets_take_their_share_of_each_class():
+    label = np.repeat([0, 1, 2], [10, 20, 70])
+    for ratio, expected in ((0.7, [7, 14, 49]), (0.3, [3, 6, 21]), (0.5, [5, 10, 35])):
+        assert subsets.class_sizes(ratio, label).tolist() == expected
+        indices = subsets.balanced_indices("e", ratio, 3, label)
+        assert indices.dtype == np.int64
+        assert np.all(np.diff(indices) > 0)
+        assert np.bincount(label[indices]).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_balanced_subsets_have_the_size_of_others(seed):
+    generator = np.random.default_rng(seed)
+    label = generator.integers(0, 7, 101)
+    counts = np.bincount(label)
+    for ratio in (0.05, 0.1, 0.29, 0.5, 0.7, 0.9, 1 / 3):
+        sizes = subsets.class_sizes(ratio, label)
+        assert sizes.sum() == subsets.subset_size(ratio, 101)
+        assert np.all(np.abs(sizes - ratio * counts) < 1)
+
+
+def test_what_is_missing_goes_to_the_largest_remainders():
+    # A quarter of 2, 6 and 9 examples is 0.5, 1.5 and 2.25; of all 17 together it is 4.
+    assert subsets.class_sizes(0.25, np.repeat([0, 1, 2], [2, 6, 9])).tolist() == [1, 1, 2]
+    # Equal remainders: the lower class.
+    assert subsets.class_sizes(0.5, np.repeat([0, 1, 2, 3], [3, 3, 3, 3])).tolist() == [2, 2, 1, 1]
+    # Shares of 4.5 and 1.5, which are equal in decimals only: 0.3 in binary is a little less.
+    assert subsets.class_sizes(0.3, np.repeat([0, 1], [15, 5])).tolist() == [5, 1]
+
+
+def test_a_class_that_is_not_there_gets_nothing():
+    assert subsets.class_sizes(0.5, np.array([0, 0, 2, 2])).tolist() == [1, 0, 1]
+
+
+def test_balanced_subsets_never_change():
+    # Recorded once, as for uniform ones.
+    indices = subsets.balanced_indices("mnist-mlp", 0.7, 1234, np.arange(60000) % 10)
+    assert hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest() == (
+        "e60e7ed90643edeb3eed81a9d540dc693fced44f3f10e8c572eb21a262ba4590"
+    )
+
+
+def test_every_example_is_in_a_balanced_subset_equally_often():
+    num_runs, label = 2000, np.repeat([0, 1], [10, 30])
+    counts = np.zeros(40)
+    for run_id in range(num_runs):
+        counts[subsets.balanced_indices("uniform", 0.5, run_id, label)] += 1
+    assert np.max(np.abs(counts - num_runs * 0.5)) < 4 * np.sqrt(num_runs * 0.25)
+
+
+def test_sampling_by_name():
+    label = np.arange(60) % 3
+    run = ("e", 0.5, 2)
+    np.testing.assert_array_equal(subsets.draw("uniform", run, label), subsets.subset_indices(*run, 60))
+    np.testing.assert_array_equal(subsets.draw("class_balanced", run, label), subsets.balanced_indices(*run, label))

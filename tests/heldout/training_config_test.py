@@ -26,6 +26,7 @@ from zoo import errors
         ("crop_padding", 10**10),
         ("num_epochs", 10**12),
         ("dtype", "float16"),
+        ("mixed_precision", "float16"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, value):
@@ -42,6 +43,14 @@ def test_step_schedule_wants_ascending_epochs(epochs):
 def test_json_round_trip():
     config = training_config.TrainingConfig(schedule="step", step_epochs=(2, 5), augmentation=("crop", "flip"))
     assert training_config.TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_mixed_precision_is_named_only_where_there_is_some():
+    assert "mixed_precision" not in training_config.TrainingConfig().to_json()  # as recipes have always been
+    config = training_config.TrainingConfig(mixed_precision="bfloat16")
+    assert training_config.TrainingConfig.from_json(config.to_json()) == config
+    with pytest.raises(errors.InvalidValueError, match="bfloat16 with --dtype=float32"):
+        training_config.TrainingConfig(mixed_precision="bfloat16", dtype="float64")
 
 
 def test_unknown_member_is_refused():

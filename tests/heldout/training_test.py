@@ -144,6 +144,21 @@ def test_one_compiled_epoch_serves_all_groups_and_subset_sizes():
     assert trainer.num_traces() == 1
 
 
+@pytest.mark.parametrize("num_runs", [1, 2])
+def test_xla_trains_the_same_models(num_runs):
+    module = registry.build("mlp", _CLASSES, _SHAPE, {"hidden_sizes": [7]})
+    config = training_config.TrainingConfig(num_epochs=2, batch_size=6, augmentation=("crop", "flip"))
+    values = [learners.read_values(module)] * num_runs
+    losses = []
+    for jit_compile in (False, True):
+        learner = ensemble.EnsembleLearner(module, num_runs) if num_runs > 1 else learners.SingleLearner(module)
+        trainer = training.Trainer(
+            learner, *examples(), lambda x: tf.cast(x, "float32"), config, jit_compile=jit_compile
+        )
+        losses.append(trainer.train(draws(num_runs), values))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
 def test_the_same_trainer_gives_the_same_model_again():
     # Velocities of an earlier group must not leak into the next.
     module = registry.build("mlp", _CLASSES, _SHAPE)

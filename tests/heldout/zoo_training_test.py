@@ -10,9 +10,11 @@ import time
 import numpy as np
 import pytest
 
-from heldout import training_config, zoo_training
+from heldout import label_noise, recipes, run_evaluation, training_config, zoo_training
+from heldout.datasets import indexed_records
 from tests import cases
-from zoo import errors, layout, run_table
+from tests.heldout.datasets import record_cases
+from zoo import aux_arrays, errors, files, layout, run_table
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +91,10 @@ def test_a_killed_trainings_leftovers_are_removed(trained, dataset, tmp_path):
     run.aux_arrays_path.unlink()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    leftovers = [run.directory / f".aux_arrays.npz.tmp-{gone.pid}-00000000"]
-    leftovers += [run.checkpoints_directory / f".ckpt-2.tmp-{gone.pid}-00000000.index"]
+    targets = [run.aux_arrays_path, run.checkpoint_prefix(2)]
+    ours, theirs = f"-{os.getpid()}-", f"-{gone.pid}-"
+    leftovers = [path.with_name(path.name.replace(ours, theirs)) for path in map(files.temporary_beside, targets)]
+    leftovers[1] = leftovers[1].with_name(f"{leftovers[1].name}.index")
     for path in leftovers:
         path.write_bytes(b"half")
     zoo_training.train_runs(config(zoo, dataset))
@@ -190,6 +194,9 @@ def test_another_label_order_is_another_recipe(trained, tmp_path):
         ({"subset_ratios": (1.2,)}, "1.2"),
         ({"workers": 0}, "--workers=0"),
         ({"runs_per_group": 0}, "--runs_per_group=0"),
+        ({"strategy": "mirrored", "num_replicas": 2, "workers": 2}, "one process has all replicas"),
+        ({"strategy": "mirrored", "workers": None}, "--num_replicas=None: goes with --strategy=mirrored"),
+        ({"num_replicas": 2}, "--num_replicas=2: goes with --strategy=mirrored"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_written(tmp_path, dataset, options, message):
@@ -201,6 +208,48 @@ def test_bad_requests_are_refused_before_anything_is_written(tmp_path, dataset, 
 def test_an_unknown_architecture_comes_back_from_the_worker_as_an_error(tmp_path, dataset):
     with pytest.raises(errors.HeldoutError, match="small_inception"):
         zoo_training.train_runs(config(tmp_path, dataset, architecture="perceptron", architecture_options={}))
+
+
+def test_replicas_train_what_workers_train(tmp_path, dataset):
+    """Three runs on two replicas: the last group is not full."""
+    kinds = {
+        "workers": {"workers": 1, "runs_per_group": 1},
+        "replicas": {"workers": None, "strategy": "mirrored", "num_replicas": 2},
+    }
+    for name, options in kinds.items():
+        summary = zoo_training.train_runs(config(tmp_path / name, dataset, run_ids=(0, 1, 2), **options))
+        assert len(summary.trained) == 3
+    for run_id in range(3):
+        alone, replica = (
+            aux_arrays.read(layout.Run(tmp_path / name, "e", 0.7, run_id).aux_arrays_path) for name in kinds
+        )
+        np.testing.assert_array_equal(alone.subset_mask(), replica.subset_mask())
+        assert np.mean(alone.train_correctness() == replica.train_correctness()) >= 0.95
+
+
+def test_image_records_are_trained_from_disk(tmp_path):
+    """Imagenet records, which are augmented, through worker processes; wrong labels are those of the recipe."""
+    record_cases.write_imagenet(tmp_path / "imagenet", num_train=40, num_test=10)
+    wanted = config(
+        tmp_path / "zoo",
+        f"records:{tmp_path / 'imagenet'}",
+        architecture="tests.heldout.small_models:OwnModel",
+        architecture_options={},
+        run_ids=(0,),
+        subset_ratios=(0.5,),
+        noise=label_noise.LabelNoise("symmetric", count=10, seed=1),
+        training=training_config.TrainingConfig(num_epochs=1, batch_size=5),
+    )
+    summary = zoo_training.train_runs(wanted)
+    assert [result.failure for result in summary.trained] == [None]
+    aux = aux_arrays.read(summary.trained[0].run.aux_arrays_path)
+    assert (aux.num_train, aux.num_test) == (40, 10)
+    records = indexed_records.open_records(tmp_path / "imagenet")
+    assert np.count_nonzero(summary.table.train_label != records.train_label) == 10
+    recipe = recipes.read(tmp_path / "zoo", "e")
+    assert recipe.dataset_flag == f"records:{tmp_path / 'imagenet'}"
+    for split in ("train", "test"):
+        assert run_evaluation.evaluate(summary.trained[0].run, split).disagreements == []
 
 
 def test_diverged_runs_are_reported_as_failed(tmp_path, dataset):

@@ -82,3 +82,10 @@ def test_runs_that_are_not_there_are_told_how_to_list_those_that_are():
 def test_ranges_of_runs_are_those_that_can_be_asked_for(run_ids, expected):
     assert choices.id_ranges(run_ids) == expected
     assert not expected or choices.run_ids(",".join(expected)) == run_ids
+
+
+def test_a_number_or_auto():
+    assert choices.integer_or_auto("runs_per_group", "auto") is None
+    assert choices.integer_or_auto("runs_per_group", "12") == 12
+    with pytest.raises(errors.InvalidValueError, match="--runs_per_group=many: expected a whole number, or auto"):
+        choices.integer_or_auto("runs_per_group", "many")

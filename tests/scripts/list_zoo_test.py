@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from heldout import failures
 from tests.zoo.archive import archives
 from zoo import layout, run_table_update
 from zoo.archive import indexing, journal
@@ -76,6 +77,31 @@ def test_strangers_are_limited(zoo):
         (layout.Run(zoo, "e", 0.5, 1).directory / name).touch()
     result = start(f"--zoo={zoo}", "--max_problems=2")
     assert "  not part of a zoo: 0.5/1/a, 0.5/1/b, and 1 more\n" in result.stdout
+
+
+def test_failed_runs_come_with_the_command_that_trains_them_again(zoo):
+    for run_id in (0, 7, 8):  # 0 has a record by now
+        reason = f"the training loss is nan ({run_id})"
+        failed = failures.Failure(0.5, run_id, reason, "0", None, 2, "1", "t", f"train_runs --run_ids={run_id}")
+        failures.append(zoo, "e", failed)
+    result = start(f"--zoo={zoo}")
+    assert result.returncode == 0, result.stderr
+    line = "  failed after epoch 2: 0.5/{0}: the training loss is nan ({0})\n    again: train_runs --run_ids={0}"
+    assert result.stdout.endswith(f"{line.format(7)}\n{line.format(8)}\n")
+    assert "  and 1 more failed run\n" in start(f"--zoo={zoo}", "--max_problems=1").stdout
+    (item,) = json.loads(start(f"--zoo={zoo}", "--format=json").stdout)
+    assert [(failed["run_id"], failed["retry"]) for failed in item["failures"]] == [
+        (7, "train_runs --run_ids=7"),
+        (8, "train_runs --run_ids=8"),
+    ]
+    with open(layout.failures_path(zoo, "e"), "a") as stream:
+        stream.write("[]\n")
+    result = start(f"--zoo={zoo}")
+    assert result.returncode == 3
+    assert "  damaged: " in result.stdout
+    assert "failures.jsonl, line 4: expected an object" in result.stdout
+    (item,) = json.loads(start(f"--zoo={zoo}", "--format=json").stdout)
+    assert "failures.jsonl, line 4" in item["complaint"]
 
 
 def test_names_that_are_not_there(zoo, tmp_path):

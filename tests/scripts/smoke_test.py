@@ -88,7 +88,7 @@ def test_list_zoo_counts_and_names_what_is_wrong(zoo):
     layout.Run(zoo, "tiny", 0.7, 2).aux_arrays_path.write_bytes(b"not a zip")
     next(layout.Run(zoo, "tiny", 0.7, 3).checkpoints_directory.glob("*.index")).unlink()
     result = start("list_zoo", f"--zoo={zoo}", "--format=json")
-    assert result.returncode == 1
+    assert result.returncode == 3
     (item,) = json.loads(result.stdout)
     ratio = item["ratios"][1]
     assert (ratio["complete"], ratio["partial"], ratio["damaged"]) == (3, 1, 2)
@@ -102,6 +102,23 @@ def test_evaluate_run_confirms_every_prediction(zoo, dataset, split):
     assert result.returncode == 0, result.stderr
     count = {"train": 60, "test": 20}[split]
     assert f"{count} of {count} predictions match" in result.stdout
+
+
+def test_evaluate_zoo_confirms_many_runs_and_then_does_nothing(zoo, dataset):
+    flags = [f"--zoo={zoo}", "--split=test", f"--dataset={dataset}", "--runs=0.5/*,0.7/0:2"]
+    result = start("evaluate_zoo", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "8 runs evaluated, 0 skipped: 160 of 160 predictions match" in result.stdout
+    (table,) = re.findall(r"^table: (.*)$", result.stdout, re.MULTILINE)
+    assert len(pathlib.Path(table).read_text().splitlines()) == 9
+    layout.Run(zoo, "tiny", 0.7, 1).aux_arrays_path.unlink()
+    result = start("evaluate_zoo", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "0 runs evaluated, 8 skipped" in result.stdout
+    result = start("evaluate_zoo", *flags[:3], "--runs=0.7/1,0.7/3", "--epoch=4")
+    assert result.returncode == 1
+    assert "left out: run 0.7/1: " in result.stdout
+    assert "1 run evaluated, 0 skipped: 20 of 20 predictions match" in result.stdout
 
 
 def test_evaluate_run_lists_what_differs(zoo, dataset):
@@ -243,6 +260,7 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
         ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options={"], "--arch_options"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--schedule=step", "--step_epochs=a"], "--step_epochs=a"),
         ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
+        ("train_runs", ["--zoo=z", "--dataset=digits", "--ray_address=auto"], "add it, or leave it out"),
         ("zoo_stream", ["--experiment=cifar12", "--dest=z"], "known are cifar10-inception, cifar100-inception"),
     ],
 )
@@ -257,9 +275,15 @@ def test_values_that_a_flag_cannot_have_are_wrong_usage(tmp_path, program, argum
         ("compute_scores", ["--zoo=no/such"], "no/such"),
         ("render_report", ["--zoo=no/such"], "no/such"),
         ("zoo_verify", ["--zoo=no/such"], "no/such"),
+        ("evaluate_zoo", ["--zoo=no/such"], "no/such"),
         ("zoo_pack", ["--zoo=no/such", "--output=packed"], "no/such"),
         ("zoo_stream", ["--experiment=cifar10-inception", "--dest=z", "--offline"], "lies on a server"),
         ("zoo_index", ["--archive=no/such.tar.gz"], "no/such.tar.gz"),
+        (
+            "build_indexed_tfrecords",
+            ["--train_folder=no/such", "--test_folder=no/such", "--output=records"],
+            "no/such: no such folder",
+        ),
         ("zoo_fetch", ["--archive=no/such.tar.gz", "--runs=0.5/1", "--dest=z"], "zoo_index"),
         ("zoo_download", ["--archive=no/such.tar.gz", "--dest=z"], "no/such.tar.gz"),
         ("zoo_download", ["--registry=no/such.json", "--experiment=e", "--dest=z"], "no/such.json"),
@@ -323,6 +347,8 @@ def test_demo_continues_and_then_does_nothing(tmp_path):
         ("train_runs", ["--zoo=z", "--dataset=npz:"], "expected npz:PATH"),
         ("evaluate_run", [], "--run is required"),
         ("list_zoo", [], "--zoo is required"),
+        ("reproduce_consistency", [], "--zoo is required"),
+        ("zoo_status", [], "--zoo is required"),
         ("zoo_verify", [], "give --zoo (a zoo on this machine)"),
         ("zoo_pack", [], "--zoo is required"),
         ("zoo_stream", ["--experiment=cifar10-inception"], "--dest is required"),

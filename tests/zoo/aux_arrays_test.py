@@ -55,9 +55,11 @@ def test_stored_types(tmp_path, correctness, index):
     changes = {key: array.astype(correctness if "correctness" in key else index) for key, array in STORED.items()}
     aux = aux_arrays.read(stored_file(tmp_path, **changes))
     assert_is_example(aux)
-    for field in dataclasses.fields(aux):
-        expected = bool if "correctness" in field.name else np.int64
-        assert getattr(aux, field.name).dtype == expected
+    names = {field.name for field in dataclasses.fields(aux)} - {"margins"}
+    for name in names:
+        expected = bool if "correctness" in name else np.int64
+        assert getattr(aux, name).dtype == expected
+    assert aux.margins is None
 
 
 def test_write_uses_the_published_keys(tmp_path):
@@ -222,3 +224,65 @@ def test_fuzz_contents(tmp_path_factory, changes):
     assert sorted(index) == list(range(aux.num_train))
     assert sorted(stored["index_test"].astype(int)) == list(range(aux.num_test))
     assert set(stored["subsample_idx"].astype(int)) == set(np.flatnonzero(aux.subset_mask()))
+
+
+MARGINS = {
+    "margin_train": np.array([5, 0, 2, 3], np.float16),
+    "margin_removed": np.array([4, 1], np.float16),
+    "margin_test": np.array([2, 0, 1], np.float16),
+}
+
+
+def test_margins_are_put_into_original_order(tmp_path):
+    aux = aux_arrays.read(stored_file(tmp_path, **MARGINS))
+    assert_is_example(aux)
+    assert aux.train_margin().dtype == aux.test_margin().dtype == np.float16
+    assert aux.train_margin().tolist() == [0, 1, 2, 3, 4, 5]
+    assert aux.test_margin().tolist() == [0, 1, 2]
+
+
+def test_a_record_without_margins_has_none(tmp_path):
+    aux = aux_arrays.read(stored_file(tmp_path))
+    assert np.isnan(aux.train_margin()).tolist() == [True] * 6
+    assert np.isnan(aux.test_margin()).tolist() == [True] * 3
+
+
+def test_written_margins_come_back_and_published_readers_pass_them_by(tmp_path):
+    masks = np.array(SUBSET_MASK), np.array(TRAIN_CORRECTNESS), np.array(TEST_CORRECTNESS)
+    margins = np.arange(6).astype(np.float16), np.arange(3).astype(np.float16)
+    aux_arrays.write(tmp_path / "plain.npz", aux_arrays.from_masks(*masks))
+    aux_arrays.write(tmp_path / "margins.npz", aux_arrays.from_masks(*masks, margins))
+    with np.load(tmp_path / "plain.npz") as plain, np.load(tmp_path / "margins.npz") as stored:
+        assert sorted(plain.files) == sorted(STORED)  # a record without margins is what it always was
+        assert sorted(stored.files) == sorted([*STORED, *MARGINS])
+        for key in plain.files:
+            np.testing.assert_array_equal(stored[key], plain[key])
+        # As the documents say: in the order of the index arrays.
+        np.testing.assert_array_equal(margins[0][stored["index_train"]], stored["margin_train"])
+        np.testing.assert_array_equal(margins[0][stored["index_removed"]], stored["margin_removed"])
+        np.testing.assert_array_equal(margins[1][stored["index_test"]], stored["margin_test"])
+    read = npz.read(tmp_path / "margins.npz", list(STORED))
+    assert sorted(read) == sorted(STORED)
+    aux = aux_arrays.read(tmp_path / "margins.npz")
+    assert_is_example(aux)
+    np.testing.assert_array_equal(aux.train_margin(), margins[0])
+    np.testing.assert_array_equal(aux.test_margin(), margins[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"margin_train": None}, "margin_train missing, expected all of margin_train, margin_removed, margin_test"),
+        ({"margin_test": np.zeros(3)}, r"margin_test has dtype float64 and shape \(3,\), expected float16 and \(3,\)"),
+        (
+            {"margin_removed": np.zeros(3, np.float16)},
+            r"margin_removed has .* shape \(3,\), expected float16 and \(2,\)",
+        ),
+        ({"margin_test": np.array([0, np.nan, 1], np.float16)}, "margin_test holds nan, expected numbers"),
+        ({"margin_test": np.array([0, 1, np.inf], np.float16)}, "margin_test holds inf"),
+    ],
+)
+def test_tampered_margins(tmp_path, changes, match):
+    stored = {key: array for key, array in (MARGINS | changes).items() if array is not None}
+    with pytest.raises(errors.DamagedFileError, match=r"aux_arrays\.npz: " + match):
+        aux_arrays.read(stored_file(tmp_path, **stored))

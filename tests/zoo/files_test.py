@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -92,11 +93,14 @@ def test_errors_that_name_their_file_or_are_our_own_are_left_as_they_are(tmp_pat
     assert str(missing.value) == "none: no such file"
 
 
-def dead_process():
-    """Id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def temporary_mark(process=None, machine=None):
+    """The end of a temporary name, ".tmp-<machine>-<process>-<8 digits>"; of a process that has ended by default."""
+    if process is None:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        process = ended.pid
+    own_machine = files.temporary_beside("a").name.split("-")[1]
+    return f".tmp-{machine or own_machine}-{process}-0123abcd"
 
 
 def make(folder, *names):
@@ -109,17 +113,34 @@ def make(folder, *names):
 
 
 def test_stale_temporaries_are_removed_and_nothing_else(tmp_path):
-    dead = f".tmp-{dead_process()}-0123abcd"
-    alive = f".tmp-{os.getpid()}-0123abcd"
+    dead, alive = temporary_mark(), temporary_mark(os.getpid())
     stale = [f".a.npz{dead}", f".ckpt-3{dead}.index", f".ckpt-3{dead}.data-00000-of-00001", f".ckpt-3{dead}_temp/"]
-    kept = [f".a.npz{alive}", f".ckpt-3{alive}_temp/", ".tmp-1-0123abcd.tmp-1-0123abcd", "a.npz", f"a{dead}", dead]
-    kept += [".hidden", ".hidden.tmp-", ".notes.tmp-old", f".notes{dead[:-1]}", ".a.tmp-99999999999-0123abcd", "sub/"]
+    kept = [f".a.npz{alive}", f".ckpt-3{alive}_temp/", f"{alive}{alive}", "a.npz", f"a{dead}", dead]
+    kept += [
+        ".hidden",
+        ".hidden.tmp-",
+        ".notes.tmp-old",
+        f".notes{dead[:-1]}",
+        f".a{temporary_mark(99999999999)}",
+        "sub/",
+    ]
     make(tmp_path, *stale, *kept)
     make(tmp_path / "sub", f".a.npz{dead}")
     (tmp_path / f".link{dead}").symlink_to(tmp_path / "sub")
     files.remove_stale_temporaries(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.rstrip("/") for name in kept)
     assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == [f".a.npz{dead}", "inside"]
+
+
+def test_what_other_machines_left_goes_by_its_age(tmp_path):
+    there = temporary_mark(machine="0123abcd")
+    names = [f".new{there}", f".old{there}", f".old-folder{there}_temp/", f".folder-in-use{there}/"]
+    make(tmp_path, *names)
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for name in [*names[1:], f"{names[2]}inside"]:
+        os.utime(tmp_path / name, (two_days_ago, two_days_ago))
+    files.remove_stale_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[0], names[3].rstrip("/")])
 
 
 def test_our_own_temporary_names_are_recognised_once_the_process_is_gone(tmp_path):

@@ -168,3 +168,8 @@ def test_checkpoint_sizes(tmp_path):
     make(run.checkpoints_directory, "ckpt-9.index", "ckpt-10.index", "checkpoint", "ckpt-11.index/")
     (run.checkpoints_directory / "ckpt-9.data-00000-of-00001").write_bytes(bytes(5))
     assert layout.checkpoint_sizes(run) == ({9: 0, 10: 0}, {9: 5})
+
+
+def test_zoos_in_a_store_are_to_be_copied_first():
+    with pytest.raises(errors.MissingFileError, match=r"^gs://b/zoo: only train_runs works on .* storage cp -r gs://b"):
+        layout.experiments("gs://b/zoo")

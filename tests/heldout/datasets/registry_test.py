@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from heldout.datasets import registry
+from tests.heldout.datasets import record_cases
 from zoo import errors
 
 
@@ -23,6 +24,17 @@ def test_npz_by_path(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, train__image=images, train__label=label, test__image=images, test__label=label)
     assert registry.load(f"npz:{path}").name == "npz:own.npz"
+
+
+def test_records_by_path(tmp_path):
+    for split in ("train", "test"):
+        records = [record_cases.tiny_example(bytes(64 * 64 * 3), label, label) for label in range(3)]
+        record_cases.write_shard(tmp_path / "own" / f"{split}-00000-of-00001", records)
+    loaded = registry.load(f"records:{tmp_path}/own")
+    assert (loaded.name, loaded.train.images.shape) == ("records:own", (3, 64, 64, 3))
+    assert registry.identify(f"records:{tmp_path}/own") == (loaded.name, loaded.version)
+    with pytest.raises(errors.MissingFileError, match="gone: no such folder"):
+        registry.identify("records:gone")
 
 
 def test_tfds_by_name(tmp_path):

@@ -1,0 +1,269 @@
+"""Wrong labels on purpose: an exact number of training labels is changed, from a seed of its own.
+
+Which examples are changed, and to what, follows from the label seed and the clean labels alone; no run, subset or
+initialisation draws from it. The words of two purposes ("order", "offset") come from Philox generators whose keys are
+the first 128 bits of
+
+    SHA-256("heldout-labels-1/<seed>/<purpose>")
+
+and the examples that are changed are the first ones of the permutation "order", among those whose class can change.
+So a larger share with the same seed changes the same examples and further ones.
+
+    symmetric    to another class, each as likely: (label + offset) mod K with a uniform offset in 1..K-1
+    pair         to the next class: (label + 1) mod K
+    asymmetric   by a map of classes; only examples of its classes change (Patrini et al. 2017 for the known maps)
+
+The number of changed examples is a share of all N examples, also where a map leaves most classes alone.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import re
+import types
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+
+from heldout import subsets
+from zoo import errors, files, npz
+
+KINDS = ("symmetric", "asymmetric", "pair")
+SCHEMA_VERSION = 1
+_SCHEME = "heldout-labels-1"
+_MOST = 10**15
+_DIGITS = ((2, 7), (3, 8), (5, 6), (6, 5), (7, 1))
+# Truck to automobile, bird to airplane, deer to horse, cat and dog to each other.
+_CIFAR10 = ((2, 0), (3, 5), (4, 7), (5, 3), (9, 1))
+# The maps that "asymmetric" takes for a data set where none is given; digits has the classes of MNIST.
+CLASS_MAPS: Mapping[str, tuple[tuple[int, int], ...]] = types.MappingProxyType(
+    {"mnist": _DIGITS, "digits": _DIGITS, "cifar10": _CIFAR10}
+)
+
+
+class _Labelled(Protocol):
+    """What labels can be changed of: data sets in memory, and image records."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def train(self) -> Any: ...
+
+    @property
+    def test(self) -> Any: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def with_train_label(self, label: np.ndarray) -> Self: ...
+
+
+AnyDataset = TypeVar("AnyDataset", bound=_Labelled)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNoise:
+    """How training labels are changed.
+
+    Attributes:
+        kind: "symmetric", "asymmetric" or "pair".
+        share: of all N training examples, in [0, 1]; round(share * N) are changed. None where `count` is given.
+        count: how many are changed; None where `share` is given.
+        seed: of the changes, 0 or more; nothing else draws from it.
+        class_map: for "asymmetric", pairs (class, its new class) by ascending class; empty for the map that is known
+            for the data set.
+
+    Raises:
+        InvalidValueError: a value is of another type or outside its range.
+    """
+
+    kind: str
+    share: float | None = None
+    count: int | None = None
+    seed: int = 0
+    class_map: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise errors.InvalidValueError(f"--label_noise={self.kind}: expected one of none, {', '.join(KINDS)}")
+        given = self.share if self.count is None else self.count
+        if (self.share is None) == (self.count is None) or not _fits(self.share, self.count):
+            raise errors.InvalidValueError(
+                f"--label_noise={self.kind}:{given}: expected a share in 0.0 to 1.0, or a whole number of examples"
+            )
+        if not _is_whole(self.seed) or not 0 <= self.seed <= _MOST:
+            raise errors.InvalidValueError(f"--label_seed={self.seed}: expected a whole number from 0 to {_MOST}")
+        if self.class_map and self.kind != "asymmetric":
+            raise errors.InvalidValueError(f"--label_map: {self.kind} noise takes none; use --label_noise=asymmetric")
+        if not _is_map(self.class_map):
+            raise errors.InvalidValueError(
+                f"--label_map={dict(self.class_map)}: expected other classes by class, like {{7: 1, 2: 7}}, each from 0"
+            )
+
+    def num_changed(self, num_train: int) -> int:
+        """How many of N training examples are changed."""
+        return round(self.share * num_train) if self.share is not None else int(self.count or 0)
+
+    def for_dataset(self, name: str) -> "LabelNoise":
+        """The same with the map of classes that is known for a data set, where one is needed and none was given.
+
+        Raises:
+            InvalidValueError: none is known.
+        """
+        if self.kind != "asymmetric" or self.class_map:
+            return self
+        if name not in CLASS_MAPS:
+            raise errors.InvalidValueError(
+                f"--label_noise=asymmetric: no map of classes is known for {name}, only for {', '.join(CLASS_MAPS)}; "
+                'give one, such as --label_map={"7": 1, "2": 7}'
+            )
+        return dataclasses.replace(self, class_map=CLASS_MAPS[name])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` is its inverse."""
+        return dataclasses.asdict(self) | {"class_map": {str(old): new for old, new in self.class_map}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            InvalidValueError: members are missing or unknown, or values are of another type or outside their range.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(value) != names or not isinstance(value["class_map"], dict):
+            raise errors.InvalidValueError(f"label noise {dict(value)}: expected the members {sorted(names)}")
+        return cls(**(dict(value) | {"class_map": class_map(value["class_map"])}))
+
+
+def parse(text: str, seed: int, stored_map: Mapping[str, Any] | None = None) -> LabelNoise | None:
+    """The noise of "symmetric:0.2" (a share) or "pair:300" (a number of examples); None for "none".
+
+    Raises:
+        InvalidValueError: not of this form, or a map or a value that does not fit.
+    """
+    pairs = class_map(stored_map or {})
+    if text == "none":
+        if pairs:
+            raise errors.InvalidValueError("--label_map: there is no noise to map; give --label_noise=asymmetric:0.2")
+        return None
+    kind, _, amount = text.partition(":")
+    if re.fullmatch("[0-9]{1,15}", amount):
+        return LabelNoise(kind, count=int(amount), seed=seed, class_map=pairs)
+    if not re.fullmatch(r"[0-9]*\.[0-9]+", amount):
+        raise errors.InvalidValueError(
+            f"--label_noise={text}: expected none, or a kind ({', '.join(KINDS)}) with a share or a number of "
+            "examples, like symmetric:0.2 or pair:300"
+        )
+    return LabelNoise(kind, share=float(amount), seed=seed, class_map=pairs)
+
+
+def class_map(value: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The pairs of a JSON object of classes.
+
+    Raises:
+        InvalidValueError: a key or value is no class.
+    """
+    if not all(re.fullmatch("[0-9]{1,9}", old) and _is_whole(new) for old, new in value.items()):
+        raise errors.InvalidValueError(f'--label_map={dict(value)}: expected classes by class, like {{"7": 1, "2": 7}}')
+    return tuple(sorted((int(old), new) for old, new in value.items()))
+
+
+def noisy_labels(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """The changed labels.
+
+    Args:
+        noise: with its map of classes, where it needs one.
+        label: clean labels, int64 [N], in 0..K-1.
+        num_classes: K.
+
+    Returns:
+        int64 [N]; exactly `noise.num_changed(N)` entries differ from `label`.
+
+    Raises:
+        InvalidValueError: the map names a class that is not there, K is 1, or fewer examples than asked for are of a
+            class that can change.
+    """
+    if num_classes < 2 or any(max(pair) >= num_classes for pair in noise.class_map):
+        raise errors.InvalidValueError(
+            f"--label_noise={noise.kind} with --label_map={dict(noise.class_map)}: the data set has the classes 0 to "
+            f"{num_classes - 1}; labels change from one of them to another"
+        )
+    targets = _targets(noise, label, num_classes)
+    order = subsets.permutation(_key(noise.seed, "order"), len(label))
+    able = order[targets[order] != label[order]]
+    count = noise.num_changed(len(label))
+    if count > len(able):
+        raise errors.InvalidValueError(
+            f"--label_noise={noise.kind}: {count} labels are to change, but only {len(able)} of {len(label)} training "
+            "examples are of a class that can; ask for fewer"
+        )
+    changed = label.copy()
+    changed[able[:count]] = targets[able[:count]]
+    return changed
+
+
+def apply(noise: LabelNoise, dataset: AnyDataset) -> AnyDataset:
+    """A data set with changed training labels; images and test labels are the same.
+
+    Raises:
+        InvalidValueError: as `noisy_labels`.
+    """
+    return dataset.with_train_label(noisy_labels(noise, dataset.train.label, dataset.num_classes))
+
+
+def write_labels(path: files.PathLike, clean: AnyDataset, noisy: AnyDataset) -> None:
+    """Writes the labels of an experiment with and without noise; does nothing where they are there.
+
+    Raises:
+        MismatchError: the file holds others.
+    """
+    labels = {
+        "schema_version": np.asarray(SCHEMA_VERSION),
+        "train_label": noisy.train.label,
+        "clean_train_label": clean.train.label,
+        "is_changed": noisy.train.label != clean.train.label,
+        "test_label": clean.test.label,
+    }
+    try:
+        stored = npz.read(path, list(labels))
+    except errors.MissingFileError:
+        npz.write(path, labels)
+        return
+    if not all(np.array_equal(stored[name], array) for name, array in labels.items()):
+        raise errors.MismatchError(
+            f"{path}: holds other labels than those that follow from the recipe; delete it, it is written again"
+        )
+
+
+def _targets(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """What each label would change to, int64 [N]; the label itself where its class cannot change."""
+    if noise.kind == "symmetric":
+        offsets = subsets.random_integers(_key(noise.seed, "offset"), label.shape, num_classes - 1)
+        return (label + 1 + offsets) % num_classes
+    if noise.kind == "pair":
+        return (label + 1) % num_classes
+    new_class = np.arange(num_classes)
+    for old, new in noise.class_map:
+        new_class[old] = new
+    return new_class[label]
+
+
+def _key(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{_SCHEME}/{seed}/{purpose}".encode()).digest()[:16], "little")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fits(share: Any, count: Any) -> bool:
+    if count is not None:
+        return _is_whole(count) and 0 <= count <= _MOST
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
+
+
+def _is_map(pairs: Any) -> bool:
+    classes = [old for old, _ in pairs]
+    return classes == sorted(set(classes)) and all(old != new and min(old, new) >= 0 for old, new in pairs)
