@@ -4,6 +4,7 @@ A line is appended in one write and flushed to the disk. A kill can leave the la
 and the next writer begins a new line after it.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import json
@@ -177,3 +178,9 @@ def _parse(line: bytes) -> Any:
         return json.loads(line) if line.strip() else None
     except (ValueError, RecursionError):
         return None
+
+
+def too_many(results: Sequence[run_results.RunResult], most: int) -> bool:
+    """Whether the last runs, as many as are allowed, have all failed; with 0 any number is."""
+    last = results[-most:]
+    return 0 < most == len(last) and all(result.failure is not None for result in last)

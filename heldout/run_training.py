@@ -52,6 +52,7 @@ class RunTrainer:
         device: str = "cpu",
     ) -> None:
         self._device = device
+        self._in_groups = False
         self._strategy = strategy or tf.distribute.get_strategy()
         self._num_replicas = len(replicas.local_replicas(self._strategy))
         self._recipe = recipe
@@ -81,11 +82,12 @@ class RunTrainer:
         """
         if self._num_replicas > 1:
             return self._num_replicas
-        if not ensemble.supports(self._module):
-            return 1
-        if wanted is not None:
-            return wanted
-        return group_size.choose(self._step_cost, self._device, group_size.free_memory(self._device, num_workers))
+        size = 1
+        if ensemble.supports(self._module):
+            free = group_size.free_memory(self._device, num_workers)
+            size = wanted or group_size.choose(self._step_cost, self._device, free)
+        self._in_groups = size > 1
+        return size
 
     @functools.cached_property
     def _step_cost(self) -> group_size.StepCost:
@@ -157,7 +159,8 @@ class RunTrainer:
             if mixed_precision != "none":
                 raise errors.InvalidValueError("--mixed_precision and a --strategy do not go together; leave one out")
             return replicas.ReplicaLearner(self._build, self._strategy, replicas.trained_keys(self._module))
-        if num_runs == 1 and mixed_precision == "none":
+        # Where others are trained in groups, what is left over is one too: it rounds alike.
+        if num_runs == 1 and mixed_precision == "none" and not self._in_groups:
             return learners.SingleLearner(self._build())
         if not ensemble.supports(self._module):
             what = f"trains one run at a time, not {num_runs}" if num_runs > 1 else "knows no --mixed_precision"

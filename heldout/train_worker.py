@@ -116,8 +116,8 @@ def _place() -> workers.Message:
 
 
 def _is_lack_of_memory(error: BaseException | None) -> bool:
-    """Whether this error, or one behind it, is that of an allocation."""
-    while error is not None:
+    """Whether this error, or one behind it, is that of an allocation. TensorFlow says the same of a full disk."""
+    while error is not None and not isinstance(error, OSError):
         if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
             return True
         error = error.__cause__

@@ -335,9 +335,8 @@ class _Heard:
             failures.append(zoo, experiment, failures.describe(self._recipe, self.results[-1], self._config.data_dir))
 
     def too_many_failures(self) -> bool:
-        """Whether the last runs, as many as are allowed, have all failed."""
-        last = self.results[-self._config.max_failures :]
-        return 0 < self._config.max_failures == len(last) and all(result.failure is not None for result in last)
+        """Whether the training should stop."""
+        return failures.too_many(self.results, self._config.max_failures)
 
 
 def _train(

@@ -32,6 +32,8 @@ _TEMPORARY_OF_PROCESS = re.compile(
 )
 # Nothing of ours leaves a file for so long without writing to it.
 _STALE_SECONDS = 24 * 3600
+# The time of boot is known in whole seconds, and clocks are set.
+_CLOCK_SECONDS = 5.0
 
 
 def is_temporary(name: str) -> bool:
@@ -55,15 +57,30 @@ def machine() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def is_running(process: int) -> bool:
-    """Whether there is a process of this id on this machine."""
+def is_running(process: int, known_at: float | None = None) -> bool:
+    """Whether there is a process of this id on this machine that is at work.
+
+    Args:
+        process: its id.
+        known_at: a time, in seconds since 1970, at which it was; one that began later only has its id.
+    """
     try:
         os.kill(process, 0)  # signal 0 only asks whether the process is there
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    try:
+        # Behind the name, which may hold anything: the state, and as the twentieth the start in ticks since boot.
+        fields = pathlib.Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        lines = pathlib.Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return True  # not Linux, or it has just gone; who asks again gets the answer
+    if fields[0] == "Z":
+        return False  # it has ended, and nobody has asked how
+    booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+    began = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return known_at is None or began <= known_at + _CLOCK_SECONDS
 
 
 def remove_stale_temporaries(directory: PathLike) -> None:
@@ -99,7 +116,7 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
         return False
     if match["machine"] != machine():
         return _newest(entry) < time.time() - _STALE_SECONDS
-    return not is_running(int(match["process"]))
+    return not is_running(int(match["process"]), known_at=_newest(entry))
 
 
 def _newest(entry: os.DirEntry[str]) -> float:

@@ -83,6 +83,7 @@ def test_a_zoo_in_a_bucket_is_that_of_a_folder_and_grows(bucket, dataset, folder
     assert_as_in(folder, address, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_to_the_same_zoo(bucket, dataset, folder, tmp_path):
     address = f"{bucket}/killed/zoo"
     program = (

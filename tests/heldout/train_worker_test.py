@@ -83,6 +83,7 @@ def test_groups_shrink_to_the_memory_there_is(tmp_path):
     assert sum(m.get("run_epochs", 0) for m in answers) == 8 * 2
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_for_one_run_ends_the_training(tmp_path):
     with pytest.raises(dispatch.TaskError, match=r"e/0\.7/3: memory does not suffice to train a single run") as error:
         list(

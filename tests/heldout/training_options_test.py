@@ -131,10 +131,9 @@ def test_without_a_limit_all_are_tried(tmp_path, dataset):
     assert not summary.stopped
 
 
-def test_only_failures_without_a_success_between_them_stop_a_training(dataset):
-    wanted = config("z", dataset, max_failures=2)
+def test_only_failures_without_a_success_between_them_stop_a_training():
     runs = [layout.Run("z", "e", 0.7, i) for i in range(4)]
     results = [
         run_results.RunResult(run, failure, 0.0) for run, failure in zip(runs, ("a", None, "b", "c"), strict=True)
     ]
-    assert [zoo_training._too_many_failures(wanted, results[:size]) for size in range(5)] == [False] * 4 + [True]
+    assert [failures.too_many(results[:size], 2) for size in range(5)] == [False] * 4 + [True]

@@ -137,6 +137,7 @@ def test_a_cluster_whose_processes_are_killed_trains_the_same_zoo(undisturbed, d
     assert_equal_zoos(undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )

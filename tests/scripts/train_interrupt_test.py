@@ -114,6 +114,7 @@ def test_within_the_grace_what_is_begun_is_finished(tmp_path, dataset):
     assert all(run.aux_arrays_path.exists() for run in layout.runs(tmp_path, "e"))
 
 
+@pytest.mark.slow
 def test_after_the_grace_what_is_begun_is_given_up(tmp_path, dataset):
     process = start(tmp_path, dataset, "--grace_s=1", "--num_epochs=100000")
     while not any(training.groups for training, _ in training_log.read(tmp_path, "e")):

@@ -254,3 +254,25 @@ def test_a_dry_run_warns_of_a_folder_that_may_not_be_written_to(tmp_path, not_ro
 
 def test_numbers_of_things_for_people():
     assert [files.count_text(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+def test_a_process_that_has_another_s_id_is_not_that_one():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        assert files.is_running(process.pid)
+        assert files.is_running(process.pid, known_at=time.time())
+        assert not files.is_running(process.pid, known_at=time.time() - 3600)
+        process.kill()
+        # Until somebody asks how it ended it keeps its id.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not files.is_running(process.pid)
+    assert not files.is_running(process.pid)
+
+
+def test_what_was_left_before_a_process_of_that_id_began_is_stale(tmp_path):
+    left = files.temporary_beside(tmp_path / "a")
+    left.write_text("half")
+    files.remove_stale_temporaries(tmp_path)
+    assert left.exists()
+    os.utime(left, (0, 0))
+    files.remove_stale_temporaries(tmp_path)
+    assert not left.exists()

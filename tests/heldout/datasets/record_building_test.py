@@ -134,6 +134,7 @@ def test_bytes_do_not_depend_on_workers_nor_the_version_on_shards(images, tmp_pa
     assert sorted(order) == list(range(30)) != order
 
 
+@pytest.mark.slow
 def test_usual_numbers_of_shards(images, tmp_path):
     plan = record_building.make_plan(_config(images[0], tmp_path, num_train_shards=None, num_test_shards=None))
     assert [shard.name for shard in plan.shards][-1] == "validation-00011-of-00012"
