@@ -253,7 +253,7 @@ def _as_markdown(
     ]
     for number, runs in enumerate(found.num_runs):
         texts = [
-            f"{values[number].mean():.3f} ± {values[number].std():.3f}" for values in (found.spearman, found.pearson)
+            f"{values[number].mean():.3f} ± {values[number].std():.3f}" for values in (found.pearson, found.spearman)
         ]
         lines.append(f"| {runs} | {texts[0]} | {texts[1]} |")
     for sentence in needed_texts(findings):

@@ -109,7 +109,9 @@ def _write(
         published = consistency_report.rank_correlation_with(score, path, table.train_label)
     experiment = config.experiment_name
     recipe = recipes.read(config.zoo, experiment)
-    command = shlex.join(["reproduce_consistency", *(arg for arg in sys.argv[1:] if not arg.startswith("--zoo"))])
+    # Where things lie on this machine says nothing to anybody else.
+    given = [text for text in sys.argv[1:] if text.lstrip("-").partition("=")[0] not in ("zoo", "data_dir", "output")]
+    command = shlex.join(["reproduce_consistency", *given])
     provenance = {"command": command, "recipe": None if recipe is None else recipe.to_json()}
     output = choices.path(_OUTPUT.value)
     folder = pathlib.Path(output) if output else layout.experiment_directory(config.zoo, experiment) / "consistency"

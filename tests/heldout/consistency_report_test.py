@@ -1,6 +1,7 @@
 """The report on consistency scores: its figures against plain arithmetic, its files against their readers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -78,6 +79,9 @@ def test_files_tell_the_same(tmp_path, table, findings):
     text = (tmp_path / "out" / "consistency.md").read_text()
     assert f"| 0.3 | 6 | {findings.accuracy[0]:.4f} |" in text
     assert "made by `c`" in text
+    assert "| runs of each ratio | linear correlation | rank correlation |" in text
+    linear, ranked = (values[2].mean() for values in (findings.reliability.pearson, findings.reliability.spearman))
+    assert re.search(rf"\| 3 \| {linear:.3f} ± 0\.\d+ \| {ranked:.3f} ± 0\.\d+ \|", text)
     for name in ("accuracy.png", "reliability.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
