@@ -65,6 +65,7 @@ def test_a_worker_that_does_not_see_the_zoo_is_refused(tmp_path):
         list(messages(tmp_path, [0], shared=False))
 
 
+@pytest.mark.slow
 def test_groups_shrink_to_the_memory_there_is(tmp_path):
     recover = group_recovery.GroupRecovery()
     answers = list(

@@ -99,6 +99,7 @@ def test_mistakes_get_one_clear_error(arguments, message, status):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_zoo_is_trained_and_checked_on_records(records, tmp_path):
     """Records of digits, all the way: training, scores, and an evaluation that confirms every prediction."""
     flags = (f"--dataset=records:{records[0]}",)

@@ -115,6 +115,7 @@ def undisturbed(tmp_path_factory, dataset):
     return zoo
 
 
+@pytest.mark.slow
 def test_a_cluster_whose_processes_are_killed_trains_the_same_zoo(undisturbed, dataset, tmp_path):
     driver = start(tmp_path, dataset, 8, "--runner=ray")
     wait_until(lambda: num_records(tmp_path) >= 1, driver)

@@ -26,7 +26,7 @@ def start(folder, num_runs):
 
 
 @pytest.mark.parametrize(
-    ("num_runs", "most_kills", "longest_wait"), [(8, 3, 9), pytest.param(40, 15, 12, marks=pytest.mark.slow)]
+    ("num_runs", "most_kills", "longest_wait"), [(8, 3, 5), pytest.param(40, 15, 12, marks=pytest.mark.slow)]
 )
 def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path, num_runs, most_kills, longest_wait):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
@@ -44,7 +44,7 @@ def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path, num_
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             num_kills += 1
-    assert num_kills >= 3
+    assert num_kills >= 2
     _assert_equal_zoos(undisturbed / _EXPERIMENT, disturbed / _EXPERIMENT)
 
 

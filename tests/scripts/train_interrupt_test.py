@@ -100,6 +100,7 @@ def test_ended_at_a_random_moment_the_same_command_continues_to_the_same_zoo(tmp
     assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["0.7", "recipe.json", "run_table.npz"]
 
 
+@pytest.mark.slow
 def test_within_the_grace_what_is_begun_is_finished(tmp_path, dataset):
     process = start(tmp_path, dataset, "--grace_s=60")
     wait_for_records(process, tmp_path, 2)
