@@ -1,4 +1,4 @@
-"""Times one step of training for groups of several sizes: what heldout/group_size.py is founded on.
+"""Times one step of training for groups of several sizes: what heldout/training/group_size.py is founded on.
 
     python -m benchmarks.benchmark_groups                       # all architectures that are quick enough
     python -m benchmarks.benchmark_groups --arch=lenet --groups=1,2,4,8,16
@@ -21,8 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import environment
-from heldout import batches, devices, ensemble, learners, subsets, training, training_config, workers
+from heldout import devices, subsets
+from heldout.experiments import training_config
 from heldout.models import registry
+from heldout.running import workers
+from heldout.training import batches, ensemble, learners, training_loop
 
 _ARCH = flags.DEFINE_list("arch", ["mlp", "mlp-digits", "mlp-tiny", "lenet"], "Any of those, and small_inception.")
 _GROUPS = flags.DEFINE_list("groups", ["1", "2", "4", "8", "16"], "Sizes to time.")
@@ -53,7 +56,7 @@ def _milliseconds(name: str, num_runs: int) -> float:
     learner: learners.Learner = (
         learners.SingleLearner(module) if num_runs == 1 else ensemble.EnsembleLearner(module, num_runs)
     )
-    trainer = training.Trainer(
+    trainer = training_loop.Trainer(
         learner,
         images,
         generator.integers(0, 10, num_train),

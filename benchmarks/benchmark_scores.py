@@ -5,7 +5,7 @@
 A synthetic run table (4000 runs, 50000 training and 10000 test examples unless flags say otherwise) is made once.
 Then two programs of their own read it and compute subset influence of the first --num_train_slice training examples:
 
-- ours: `heldout.influence_file.write`, which writes values and standard errors to disk in blocks;
+- ours: `heldout.scoring.influence_file.write`, which writes values and standard errors to disk in blocks;
 - plain: the formula of Feldman & Zhang (2020) as it is usually written, two float32 products over unpacked matrices
   that are held in memory, once with values only, once with standard errors and `np.savez` of the same members.
 
@@ -30,7 +30,7 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import environment
-from heldout import influence_file, influence_matrix
+from heldout.scoring import influence_file, influence_matrix
 from zoo import files, run_table
 
 _RATIO = 0.7

@@ -18,8 +18,9 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import environment, plain_training
-from heldout import training_config, zoo_training
 from heldout.datasets import registry as datasets
+from heldout.experiments import training_config
+from heldout.training import train_runs_config, zoo_training
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets with mnist.")
 _SYNTHETIC = flags.DEFINE_bool("synthetic", False, "Random images instead of MNIST.")
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 def _ours(folder: str, dataset: str) -> tuple[float, float]:
-    config = zoo_training.TrainRunsConfig(
+    config = train_runs_config.TrainRunsConfig(
         zoo=f"{folder}/zoo",
         experiment="benchmark",
         dataset=dataset,

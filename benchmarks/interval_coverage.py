@@ -6,15 +6,15 @@ A simulated zoo has 600 examples with known rates: held out, each is right with 
 The true number of memorized examples counts the differences of at least 0.25. Three populations, by how many examples
 lie within 0.1 of that threshold: none, few (5 %), many (all memorization uniform in [0, 0.6]). For each and for 60, 300
 and 2000 runs, many zoos are drawn, and the share of those whose interval holds the true number is printed, for the
-percentile interval, the basic one (its mirror image at the count), and the union that heldout/bootstrap.py returns.
-Writes benchmarks/results/interval_coverage.json.
+percentile interval, the basic one (its mirror image at the count), and the union that heldout/scoring/bootstrap.py
+returns. Writes benchmarks/results/interval_coverage.json.
 """
 
 from absl import app, flags
 import numpy as np
 
 from benchmarks import environment
-from heldout import bootstrap
+from heldout.scoring import bootstrap
 from zoo import run_table
 
 _NUM_ZOOS = flags.DEFINE_integer("num_zoos", 60, "Simulated zoos for each setting.")

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from heldout import workers
 from heldout.datasets import indexed_records, record_building, record_format
+from heldout.running import workers
 from scripts import choices, cli, transfer_bar
 from zoo import files
 

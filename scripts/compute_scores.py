@@ -20,7 +20,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from heldout import recipes, report, score_config, score_files
+from heldout import report
+from heldout.experiments import recipes
+from heldout.scoring import score_config, score_files
 from scripts import choices, cli, common_flags, terminal
 
 _SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device")

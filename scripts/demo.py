@@ -14,8 +14,11 @@ import os
 
 from absl import flags
 
-from heldout import report, score_config, score_files, training_config, zoo_training
+from heldout import report
 from heldout.datasets import registry as datasets
+from heldout.experiments import training_config
+from heldout.scoring import score_config, score_files
+from heldout.training import train_runs_config
 from scripts import cli, terminal
 from zoo import layout
 
@@ -31,9 +34,9 @@ _OTHER_RATIOS = (0.1, 0.3, 0.5, 0.9)
 _OTHER_SHARE = 0.15
 
 
-def training(folder: str, subset_ratios: tuple[float, ...], num_runs: int) -> zoo_training.TrainRunsConfig:
+def training(folder: str, subset_ratios: tuple[float, ...], num_runs: int) -> train_runs_config.TrainRunsConfig:
     """What the demonstration trains at some of its ratios."""
-    return zoo_training.TrainRunsConfig(
+    return train_runs_config.TrainRunsConfig(
         zoo=folder,
         experiment=_EXPERIMENT,
         dataset="digits",

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from heldout import evaluation_results, workers
+from heldout.evaluation import evaluation_results
+from heldout.running import workers
 from scripts import choices, cli, common_flags
 from zoo import layout
 
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
         "epoch": _EPOCH.value,
     }
     messages = workers.run_tasks(
-        "heldout.evaluate_worker",
+        "heldout.evaluation.evaluate_worker",
         {"device": common_flags.DEVICE.value},
         [{"run": run_directory, "options": options}],
         num_workers=1,

@@ -22,21 +22,12 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from heldout import evaluation_results, recipes, zoo_evaluation
+from heldout.evaluation import evaluation_results, zoo_evaluation
+from heldout.experiments import recipes
 from scripts import choices, cli, common_flags, runner_flags, terminal, transfer_bar
 from zoo import files, layout
 
-_SHARED_FLAGS = (
-    "zoo",
-    "experiment",
-    "dataset",
-    "data_dir",
-    "device",
-    "runner",
-    "ray_address",
-    "num_cpus_per_worker",
-    "num_gpus_per_worker",
-)
+_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device", *runner_flags.NAMES)
 
 _RUNS = flags.DEFINE_list("runs", ["all"], "Runs to evaluate: 0.5/123, 0.5/0:10, 0.5/* or all, with commas between.")
 _SPLIT = flags.DEFINE_enum("split", "test", evaluation_results.SPLITS, "Which examples to predict.")

@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 import tqdm
 
-from heldout import failures
+from heldout.training import failures
 from scripts import choices, cli, common_flags, training_texts
 from zoo import errors, files, inventory, layout
 from zoo.archive import unfinished

@@ -16,7 +16,8 @@ import pathlib
 
 from absl import flags
 
-from heldout import recipes, report
+from heldout import report
+from heldout.experiments import recipes
 from scripts import choices, cli, common_flags, terminal
 from zoo import layout
 

@@ -27,7 +27,9 @@ import time
 
 from absl import flags
 
-from heldout import consistency_report, named_recipes, recipes, zoo_training
+from heldout.experiments import named_recipes, recipes
+from heldout.report import consistency_report
+from heldout.training import train_runs_config
 from scripts import choices, cli, common_flags, terminal
 from zoo import errors, layout, run_table, run_table_update
 
@@ -49,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     del argv
     named = named_recipes.find(_RECIPE.value)
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
-    config = zoo_training.TrainRunsConfig(
+    config = train_runs_config.TrainRunsConfig(
         zoo=zoo,
         experiment=common_flags.EXPERIMENT.value or named.name,
         dataset=named.dataset,
@@ -70,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     return status
 
 
-def _train(config: zoo_training.TrainRunsConfig) -> int:
+def _train(config: train_runs_config.TrainRunsConfig) -> int:
     """Round after round, every ratio equally far. Status 1 if a run failed or is damaged."""
     end, longest = time.monotonic() + 3600 * _HOURS.value, 0.0
     for first in range(0, len(config.run_ids), _ROUND.value):
@@ -85,7 +87,7 @@ def _train(config: zoo_training.TrainRunsConfig) -> int:
     return 0
 
 
-def _table(config: zoo_training.TrainRunsConfig) -> run_table.RunTable:
+def _table(config: train_runs_config.TrainRunsConfig) -> run_table.RunTable:
     """All runs of the recipe's ratios, with the labels of its data set."""
     experiment = config.experiment_name
     if not layout.experiment_directory(config.zoo, experiment).is_dir():
@@ -100,7 +102,7 @@ def _table(config: zoo_training.TrainRunsConfig) -> run_table.RunTable:
 
 
 def _write(
-    config: zoo_training.TrainRunsConfig, findings: consistency_report.Findings, table: run_table.RunTable
+    config: train_runs_config.TrainRunsConfig, findings: consistency_report.Findings, table: run_table.RunTable
 ) -> None:
     published = None
     path = choices.path(_PUBLISHED.value)

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from heldout import runners
+from heldout.running import runners
 
 RUNNER = flags.DEFINE_enum(
     "runner", runners.LOCAL, runners.RUNNERS, "Where workers run: processes of this machine, or a Ray cluster."
@@ -17,6 +17,8 @@ NUM_CPUS_PER_WORKER = flags.DEFINE_integer("num_cpus_per_worker", 1, "With --run
 NUM_GPUS_PER_WORKER = flags.DEFINE_float(
     "num_gpus_per_worker", 0.0, "With --runner=ray: GPUs for each worker; 0.5 puts two on one."
 )
+# For the list of shared flags of a program.
+NAMES = tuple(flag.name for flag in (RUNNER, RAY_ADDRESS, NUM_CPUS_PER_WORKER, NUM_GPUS_PER_WORKER))
 
 
 def runner() -> runners.Runner:

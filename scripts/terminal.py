@@ -9,15 +9,9 @@ from typing import TextIO
 import numpy as np
 import tqdm
 
-from heldout import (
-    run_results,
-    score_config,
-    score_files,
-    store_training,
-    training_events,
-    training_log,
-    zoo_training,
-)
+from heldout.scoring import score_config, score_files
+from heldout.training import run_results, store_training, train_runs_config, zoo_training
+from heldout.watching import training_events, training_log
 from scripts import training_texts
 from zoo import errors, layout, stores
 
@@ -91,7 +85,9 @@ class TrainingLine(zoo_training.Progress):
             print(text, file=self._stream, flush=True)
 
 
-def train_runs(config: zoo_training.TrainRunsConfig, *, tensorboard: bool = False) -> zoo_training.TrainRunsSummary:
+def train_runs(
+    config: train_runs_config.TrainRunsConfig, *, tensorboard: bool = False
+) -> zoo_training.TrainRunsSummary:
     """Trains what is missing, with a line of progress and a closing one on the terminal, and a file for zoo_status.
 
     Args:
@@ -123,7 +119,7 @@ def train_runs(config: zoo_training.TrainRunsConfig, *, tensorboard: bool = Fals
 
 
 def _train_in_folder(
-    config: zoo_training.TrainRunsConfig, line: "TrainingLine", tensorboard: bool
+    config: train_runs_config.TrainRunsConfig, line: "TrainingLine", tensorboard: bool
 ) -> zoo_training.TrainRunsSummary:
     with training_log.TrainingLog(config) as log, training_events.TrainingEvents(config) as events:
         listeners = [log, line, *([events] if tensorboard else [])]

@@ -25,25 +25,19 @@ Next: compute_scores --zoo=/tmp/zoo
 
 from collections.abc import Sequence
 import dataclasses
+import os
 from typing import Any
 
 from absl import flags
 
-from heldout import failures, label_noise, named_recipes, subsets, training_config, zoo_training
+from heldout import subsets
+from heldout.experiments import label_noise, named_recipes, training_config
+from heldout.running import shares
+from heldout.training import failures, train_runs_config, zoo_training
 from scripts import choices, cli, common_flags, runner_flags, terminal
-from zoo import files
+from zoo import errors, files
 
-_SHARED_FLAGS = (
-    "zoo",
-    "experiment",
-    "dataset",
-    "data_dir",
-    "device",
-    "runner",
-    "ray_address",
-    "num_cpus_per_worker",
-    "num_gpus_per_worker",
-)
+_SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device", *runner_flags.NAMES)
 
 _DEFAULTS = training_config.TrainingConfig()
 
@@ -122,11 +116,18 @@ _GRACE_S = flags.DEFINE_float(
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "none",
-    ["none", "mirrored", "tpu"],
-    "Train a run on each replica of a tf.distribute strategy: mirrored for all GPUs of a machine, tpu for all cores.",
+    ["none", "mirrored", "tpu", "multi_worker"],
+    "Train a run on each replica of a tf.distribute strategy: mirrored for all GPUs of a machine, tpu for all cores, "
+    "multi_worker for all GPUs of each machine of a cluster, where TF_CONFIG tells a machine its share of the runs.",
 )
 _NUM_REPLICAS = flags.DEFINE_integer(
-    "num_replicas", None, "With --strategy=mirrored --device=cpu: logical devices to make of the CPU.", 1
+    "num_replicas", None, "With --strategy=mirrored or multi_worker and --device=cpu: logical devices of the CPU.", 1
+)
+_SHARE = flags.DEFINE_string(
+    "share",
+    None,
+    "Which part of the runs to train, where the same command is started on several machines or as an array of jobs: "
+    "2/8 for the second of eight.",
 )
 _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Write scalars for TensorBoard into the folder tensorboard of the experiment."
@@ -166,7 +167,17 @@ def _from_recipe(named: named_recipes.NamedRecipe) -> dict[str, Any]:
     return settings
 
 
-def _config() -> zoo_training.TrainRunsConfig:
+def _share() -> shares.Share:
+    if _STRATEGY.value != "multi_worker":
+        return shares.Share() if _SHARE.value is None else shares.parse(_SHARE.value)
+    if _SHARE.value is not None:
+        raise errors.InvalidValueError(
+            f"--share={_SHARE.value} with --strategy=multi_worker: there {shares.VARIABLE} says which; leave one out"
+        )
+    return shares.from_environment(os.environ)
+
+
+def _config() -> train_runs_config.TrainRunsConfig:
     named = None if _RECIPE.value is None else named_recipes.find(_RECIPE.value)
     from_recipe = {} if named is None else _from_recipe(named)
     from_flags: dict[str, Any] = {
@@ -192,10 +203,11 @@ def _config() -> zoo_training.TrainRunsConfig:
         "max_failures": _MAX_FAILURES.value,
         "grace_s": _GRACE_S.value,
         "runner": runner_flags.runner(),
+        "share": _share(),
     }
     if "dataset" not in from_recipe:
         from_flags["dataset"] = choices.dataset(choices.required("dataset", common_flags.DATASET.value))
-    return zoo_training.TrainRunsConfig(**(from_flags | from_recipe))
+    return train_runs_config.TrainRunsConfig(**(from_flags | from_recipe))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -212,7 +224,7 @@ def run(argv: Sequence[str]) -> int:
     return 1 if summary.failed or summary.damaged else 0
 
 
-def _say_how_to_retry(config: zoo_training.TrainRunsConfig, summary: zoo_training.TrainRunsSummary) -> None:
+def _say_how_to_retry(config: train_runs_config.TrainRunsConfig, summary: zoo_training.TrainRunsSummary) -> None:
     if summary.stopped:
         limit = files.count_text(config.max_failures, "run")
         print(f"stopped: the last {limit} in a row failed (--max_failures={config.max_failures}; 0 never stops)")

@@ -1,6 +1,7 @@
 """What programs say of trainings, alike while they go on and afterwards."""
 
-from heldout import failures, run_results, training_rate
+from heldout.training import failures, run_results
+from heldout.watching import training_rate
 from zoo import layout
 
 

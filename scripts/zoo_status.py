@@ -22,7 +22,7 @@ import time
 
 from absl import flags
 
-from heldout import training_log, training_status
+from heldout.watching import training_log, training_status
 from scripts import choices, cli, common_flags, training_texts
 from zoo import files, layout
 

@@ -33,7 +33,8 @@ from typing import Any
 from absl import flags
 import tqdm
 
-from heldout import restore_check, workers
+from heldout.evaluation import restore_check
+from heldout.running import workers
 from scripts import archive_flags, archive_verification, choices, cli, common_flags
 from zoo import errors, files, layout, registry, verify
 

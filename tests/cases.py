@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from heldout import recipes, training_config
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import digits
+from heldout.experiments import recipes, training_config
 
 
 def tiny_digits(num_train=60, num_test=20):

@@ -146,12 +146,12 @@ def recipe_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 
 
 def labels_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
-    """The labels of an experiment that was trained on wrong ones on purpose; see `heldout.label_noise`."""
+    """The labels of an experiment that was trained on wrong ones on purpose; see `heldout.experiments.label_noise`."""
     return experiment_directory(zoo, experiment) / LABELS_NAME
 
 
 def failures_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
-    """The runs that failed, one a line; see `heldout.failures`."""
+    """The runs that failed, one a line; see `heldout.training.failures`."""
     return experiment_directory(zoo, experiment) / FAILURES_NAME
 
 
@@ -181,12 +181,12 @@ def report_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 
 
 def evaluation_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
-    """The folder of what rebuilt runs predict; see `heldout.evaluation_files`."""
+    """The folder of what rebuilt runs predict; see `heldout.evaluation.evaluation_files`."""
     return experiment_directory(zoo, experiment) / "evaluation"
 
 
 def tensorboard_directory(zoo: files.PathLike, experiment: str) -> pathlib.Path:
-    """The folder of TensorBoard's event files; see `heldout.training_events`."""
+    """The folder of TensorBoard's event files; see `heldout.watching.training_events`."""
     return experiment_directory(zoo, experiment) / TENSORBOARD_NAME
 
 

@@ -6,7 +6,8 @@
     checkpoints   the checksums of every variable, and all checkpoints hold the same variables
     archive       where the index of the archive lies in the experiment's folder: size and CRC32 of every file in it
 
-Nothing is written, and TensorFlow is not needed. Whether checkpoints fit the architecture is `heldout.restore_check`'s.
+Nothing is written, and TensorFlow is not needed. Whether checkpoints fit the architecture is said by
+heldout/evaluation/restore_check.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

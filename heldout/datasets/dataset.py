@@ -34,8 +34,33 @@ def label_sha256(labels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
 
 
+class _StoredOrder:
+    """Examples whose original index is their position."""
+
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def index(self) -> np.ndarray:
+        """Original index of each example, int64 [n]: its position."""
+        return np.arange(len(self), dtype=np.int64)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
+class LabelledSplit(_StoredOrder):
+    """What is known of a split without its images.
+
+    Attributes:
+        label: int64 [n] by original index.
+    """
+
+    label: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split(_StoredOrder):
     """One split in stored order.
 
     Attributes:
@@ -60,14 +85,6 @@ class Split:
                 f"label: found shape {self.label.shape} and dtype {self.label.dtype}, "
                 f"expected ({len(self.images)},) and int64; give one label per image"
             )
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def index(self) -> np.ndarray:
-        """Original index of each example, int64 [n]: its position."""
-        return np.arange(len(self), dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -38,25 +38,6 @@ BYTE_SCALE = 255.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LabelledSplit:
-    """What is known of a split without reading an image: `dataset.Split` without images.
-
-    Attributes:
-        label: int64 [n] by original index.
-    """
-
-    label: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def index(self) -> np.ndarray:
-        """Original index of each example, int64 [n]: its position."""
-        return np.arange(len(self), dtype=np.int64)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class IndexedRecords:
     """Training and test split of a folder of image records.
 
@@ -91,14 +72,14 @@ class IndexedRecords:
         return self.label[record_format.TEST]
 
     @property
-    def train(self) -> LabelledSplit:
+    def train(self) -> dataset.LabelledSplit:
         """The training split."""
-        return LabelledSplit(self.train_label)
+        return dataset.LabelledSplit(self.train_label)
 
     @property
-    def test(self) -> LabelledSplit:
+    def test(self) -> dataset.LabelledSplit:
         """The test split."""
-        return LabelledSplit(self.test_label)
+        return dataset.LabelledSplit(self.test_label)
 
     @property
     def folder(self) -> pathlib.Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from heldout import subsets, workers
+from heldout import subsets
 from heldout.datasets import (
     image_files,
     image_folders,
@@ -25,6 +25,7 @@ from heldout.datasets import (
     record_labels,
     record_manifest,
 )
+from heldout.running import workers
 from zoo import errors, files
 
 UNFINISHED = "unfinished"

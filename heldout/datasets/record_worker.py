@@ -8,8 +8,8 @@ import os
 import pathlib
 from typing import Any, BinaryIO
 
-from heldout import workers
 from heldout.datasets import image_files, record_building, record_format
+from heldout.running import workers
 from zoo import errors, files
 
 _IMAGES_PER_MESSAGE = 50

@@ -5,9 +5,9 @@ import dataclasses
 
 import numpy as np
 
-from heldout import saved_scores
 from heldout.datasets import dataset as dataset_lib
 from heldout.report import images
+from heldout.scoring import saved_scores
 from zoo import errors
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from heldout import reliability, saved_scores
-from heldout import scores as scores_lib
 from heldout.report import influence_scan
+from heldout.scoring import reliability, saved_scores
+from heldout.scoring import scores as scores_lib
 
 # Palette: matplotlib draws these colours; the page's style sheet gives each name a light and a dark value.
 PALETTE = {
@@ -195,6 +195,25 @@ def consistency_by_ratio(consistency: scores_lib.Consistency) -> Chart:
         axes.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=PALETTE["muted"], handlelength=1.2)
 
     return _chart("consistency_by_ratio", draw)
+
+
+def heldout_accuracy(subset_ratios: np.ndarray, accuracy: np.ndarray, standard_error: np.ndarray) -> Chart:
+    """Mean held-out accuracy of runs against subset ratio, with bars of two standard errors.
+
+    Args:
+        subset_ratios: [K].
+        accuracy: [K], share.
+        standard_error: [K], of that mean.
+    """
+
+    def draw(axes: Any) -> None:
+        style = {"color": PALETTE["accent"], "linewidth": 1.6, "marker": "o", "markersize": 4, "capsize": 3}
+        axes.errorbar(subset_ratios, accuracy, 2 * standard_error, **style)
+        axes.set_xticks(subset_ratios, [f"{ratio:g}" for ratio in subset_ratios])
+        axes.set_xlabel("subset ratio")
+        axes.set_ylabel("accuracy when held out, mean of runs")
+
+    return _chart("heldout_accuracy", draw)
 
 
 def split_half_reliability(found: reliability.Reliability, wanted: float) -> Chart:

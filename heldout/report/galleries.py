@@ -9,8 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from heldout import saved_scores
 from heldout.report import influence_scan, selection
+from heldout.scoring import saved_scores
 
 # A page with more embedded images than this grows slow on a phone; with many classes each one shows fewer.
 MAX_GALLERY_CARDS = 1200

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from heldout import saved_scores
 from heldout.report import selection
+from heldout.scoring import saved_scores
 
 _BLOCK_VALUES = 1 << 22
 _HALF_BINS = 500

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heldout import saved_scores
 from heldout.report import dataset_view, figures, formats, galleries, images, influence_scan, selection, tables
+from heldout.scoring import saved_scores
 
 if TYPE_CHECKING:
     import jinja2

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from heldout import recipes, saved_scores
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry
+from heldout.experiments import recipes
 from heldout.report import dataset_view, page, selection
+from heldout.scoring import saved_scores
 from zoo import errors, files, npz
 
 SCHEMA_VERSION = 1

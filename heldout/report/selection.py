@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heldout import saved_scores
+from heldout.scoring import saved_scores
 from zoo import errors
 
 # Feldman & Zhang (2020) train on 70 % of the examples; of ratios with equally many runs, the nearest to it is shown.

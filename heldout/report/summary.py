@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heldout import bootstrap, saved_scores
-from heldout import scores as scores_lib
 from heldout.report import formats, influence_scan, selection
+from heldout.scoring import bootstrap, saved_scores
+from heldout.scoring import scores as scores_lib
 
 
 def text_summary(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from heldout import saved_scores
-from heldout import scores as scores_lib
 from heldout.report import influence_scan, selection
+from heldout.scoring import saved_scores
+from heldout.scoring import scores as scores_lib
 
 ROWS_PER_PAGE = 50
 _DIGITS = 4

@@ -10,21 +10,13 @@ import re
 import numpy as np
 import pytest
 
-from heldout import (
-    evaluation_files,
-    failures,
-    label_noise,
-    margins,
-    models,
-    recipes,
-    report,
-    run_results,
-    score_config,
-    score_files,
-    subsets,
-    training_log,
-)
+from heldout import models, report, subsets
 from heldout.datasets import registry
+from heldout.evaluation import evaluation_files, margins
+from heldout.experiments import label_noise, recipes
+from heldout.scoring import score_config, score_files
+from heldout.training import failures, run_results
+from heldout.watching import training_log
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
 from zoo.archive import index, pack

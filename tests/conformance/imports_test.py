@@ -1,5 +1,7 @@
 """Modules import downwards only: scripts -> heldout -> zoo, scripts -> estimators, and never in a circle.
 
+Nor do packages, such as heldout.training and heldout.evaluation, import one another in a circle.
+
 The sources are parsed, not imported. That the checker finds what it is there for is shown on a small tree of its own
 with one planted offence at a time.
 """
@@ -79,7 +81,21 @@ def offences(root: pathlib.Path) -> list[str]:
                 found.append(f"{where}: {target} in zoo, outside {_ZOO_WITH_TENSORFLOW}")
             if target in known:
                 graph[name].add(target)
-    return found + [f"cycle: {' -> '.join(cycle)}" for cycle in _cycles(graph)]
+    found += [f"cycle: {' -> '.join(cycle)}" for cycle in _cycles(graph)]
+    return found + [f"cycle of packages: {' -> '.join(cycle)}" for cycle in _cycles(_between_packages(graph))]
+
+
+def _between_packages(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same graph with each package one level down, as heldout.training, and all in it as one."""
+    whole: dict[str, set[str]] = {}
+    for name, targets in graph.items():
+        package = _two_parts(name)
+        whole.setdefault(package, set()).update({_two_parts(target) for target in targets} - {package})
+    return whole
+
+
+def _two_parts(name: str) -> str:
+    return ".".join(name.split(".")[:2])
 
 
 def _cycles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -140,7 +156,10 @@ def tree(tmp_path):
         "estimators/__init__.py": "",
         "scripts/__init__.py": "",
         "scripts/program.py": "from heldout.report import build\nimport zoo.layout, estimators",
-        "setup.py": "setup(packages=['zoo', 'heldout', 'heldout.report', 'estimators', 'scripts'])",
+        "heldout/data/__init__.py": "",
+        "heldout/data/files.py": "",
+        "heldout/data/tables.py": "from heldout.report import parts",
+        "setup.py": "setup(packages=['zoo', 'heldout', 'heldout.data', 'heldout.report', 'estimators', 'scripts'])",
     }
     for name, source in sources.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +192,11 @@ def test_the_checker_accepts_what_is_lawful(tree):
         ("zoo/errors.py", "from zoo import layout", "cycle: zoo.errors -> zoo.layout -> zoo.errors"),
         ("heldout/scores.py", "from heldout.report import page", "heldout.report.parts -> heldout.scores -> "),
         ("heldout/scores.py", "import heldout.scores", "cycle: heldout.scores -> heldout.scores"),
+        (
+            "heldout/report/page.py",
+            "from heldout.data import files",
+            "cycle of packages: heldout.data -> heldout.report -> heldout.data",
+        ),
     ],
 )
 def test_the_checker_finds_a_planted_offence(tree, name, source, expected):

@@ -1,4 +1,4 @@
-"""Momentum SGD on a multilayer perceptron, gradients written out by hand, float64. Truth for heldout/training.py."""
+"""Momentum SGD on a multilayer perceptron, gradients written out by hand, float64: truth for the training loop."""
 
 import numpy as np
 

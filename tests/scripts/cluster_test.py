@@ -17,7 +17,7 @@ from zoo import layout, run_table
 pytest.importorskip("ray", reason="pip install 'heldout[ray]'")
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_WORKER, _ACTOR = "heldout.train_worker", "ray::Host"
+_WORKER, _ACTOR = "heldout.training.train_worker", "ray::Host"
 
 
 def start(zoo, dataset, num_runs, *arguments, num_epochs=3):

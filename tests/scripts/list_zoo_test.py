@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from heldout import failures
+from heldout.training import failures
 from tests.zoo.archive import archives
 from zoo import layout, run_table_update
 from zoo.archive import indexing, journal

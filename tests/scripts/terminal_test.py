@@ -4,7 +4,7 @@ import io
 import os
 import pathlib
 
-from heldout import run_results
+from heldout.training import run_results
 from scripts import terminal
 from zoo import layout
 

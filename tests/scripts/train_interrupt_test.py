@@ -11,14 +11,15 @@ import time
 
 import pytest
 
-from heldout import training_log
+from heldout.watching import training_log
 from tests import cases
 from tests.scripts import smoke_test
 from zoo import files, layout, run_table
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_NUM_RUNS = 8
-# Two groups at a time, each of a second or more.
+# More than are trained before the signal comes, however quick the machine.
+_NUM_RUNS = 24
+# Two groups at a time, each of some tenths of a second or more.
 _TRAINING = ("--experiment=e", '--arch_options={"hidden_sizes": [8]}', "--num_epochs=200", "--batch_size=10")
 _GROUPS = ("--workers=2", "--runs_per_group=2")
 

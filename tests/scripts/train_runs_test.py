@@ -1,6 +1,7 @@
 """Recipes by name, wrong labels, balanced subsets, margins and failures, as a user asks for them, on digits."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from heldout import failures, label_noise, recipes, subsets
+from heldout import subsets
 from heldout.datasets import digits
+from heldout.experiments import label_noise, recipes
+from heldout.training import failures
 from tests.scripts import smoke_test
 from zoo import aux_arrays, layout, run_table
 
@@ -166,3 +169,46 @@ def test_failures_are_noted_and_the_retry_command_trains_the_same_run(tmp_path):
     assert again.returncode == 1
     assert "stopped" not in again.stdout
     assert [failure.run_id for failure in failures.read(tmp_path, "wild run")][2:] == [noted[0].run_id]
+
+
+_TINY = ("--dataset=digits", '--arch_options={"hidden_sizes": [8]}', "--num_epochs=1", "--experiment=e")
+
+
+def test_machines_of_a_cluster_train_their_shares_at_the_same_time(tmp_path):
+    cluster = {"chief": ["here:1"], "worker": ["there:1"]}
+    tasks = [{"type": "chief", "index": 0}, {"type": "worker", "index": 0}]
+    command = [sys.executable, "-m", "scripts.train_runs", f"--zoo={tmp_path}", *_TINY, "--run_ids=0:4"]
+    command += ["--strategy=multi_worker", "--num_replicas=2"]
+    machines = [
+        subprocess.Popen(
+            command,
+            env=os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in tasks
+    ]
+    said = [machine.communicate() for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert all("2 runs trained, 0 skipped" in out for out, _ in said)
+    assert [run.run_id for run in layout.runs(tmp_path, "e") if run.aux_arrays_path.exists()] == [0, 1, 2, 3]
+    # Whatever the table of the last one lacks is added by whoever comes next.
+    again = smoke_test.start("train_runs", f"--zoo={tmp_path}", *_TINY, "--run_ids=0:4")
+    assert "0 runs trained, 4 skipped" in again.stdout
+    assert run_table.read(layout.run_table_path(tmp_path, "e")).run_id.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--share=3/2"], "--share=3/2: expected 1/4"),
+        (["--strategy=multi_worker", "--num_replicas=1"], "TF_CONFIG is not set"),
+        (["--strategy=multi_worker", "--share=1/2"], "leave one out"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(tmp_path, flags, message):
+    result = smoke_test.start("train_runs", f"--zoo={tmp_path}", *_TINY, *flags)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from heldout import failures, run_results
+from heldout.training import failures, run_results
 from scripts import training_texts
 from zoo import layout
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from heldout import training_log
+from heldout.watching import training_log
 from tests import cases
-from tests.heldout import training_log_test, training_status_test
+from tests.heldout.watching import training_log_test, training_status_test
 from tests.scripts import smoke_test, train_interrupt_test
 from zoo import layout
 

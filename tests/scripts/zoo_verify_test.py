@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from heldout import recipes, run_training
+from heldout.experiments import recipes
+from heldout.training import run_training
 from tests import cases
 from tests.zoo.archive import archives
 from zoo import aux_arrays, files, layout, run_table_update

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from heldout import saved_scores, score_config, score_files
 from heldout.report import page, rendering
+from heldout.scoring import saved_scores, score_config, score_files
 from tests.heldout.report import simulated
 from zoo import errors, files, layout, run_table
 

@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
-from heldout import bootstrap, influence_matrix, saved_scores, scores
 from heldout.datasets import dataset
+from heldout.scoring import bootstrap, influence_matrix, saved_scores, scores
 from zoo import run_table
 
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 60, 24, 3

@@ -1,0 +1,137 @@
+"""Worker process of `train_runs`: trains groups of runs as zoo_training.py hands them out.
+
+Whatever follows from a run's name may be done twice, by two workers or two programs at once, without harm: files appear
+whole and are the same whoever writes them. A run that has become complete meanwhile is not trained again.
+"""
+
+from collections.abc import Callable
+import os
+import pathlib
+import shutil
+import socket
+import tempfile
+
+import tensorflow as tf
+
+from heldout import devices
+from heldout.datasets import registry as datasets
+from heldout.experiments import recipes
+from heldout.running import workers
+from heldout.training import replicas, run_training
+from zoo import errors, files, layout, stores
+
+Send = Callable[[workers.Message], None]
+
+
+class MemoryLackError(errors.HeldoutError, MemoryError):
+    """There is too little memory to train a single run."""
+
+
+def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
+    """Builds the trainer of this process; returns the function that trains one group, and the bytes a run will take."""
+    device = devices.configure(setup["device"], setup["num_threads"], setup["num_replicas"] or 1)
+    recipe = recipes.Recipe.from_json(setup["recipe"], "recipe of the training")
+    store, zoo = None, setup["zoo"]
+    if setup["store"] is None:
+        workers.check_shared(layout.recipe_path(zoo, recipe.experiment))
+    else:
+        store, zoo = stores.Store(setup["store"]), _scratch(zoo)
+    with device:
+        data = datasets.open_saved(setup["dataset"])
+        strategy = replicas.make_strategy(setup["strategy"], setup["device"])
+        trainer = run_training.RunTrainer(
+            recipe, data, margins=setup["margins"], strategy=strategy, device=setup["device"]
+        )
+    groups = Groups(trainer, trainer.largest_group(setup["runs_per_group"], setup["num_workers"]), store)
+
+    def train(task: workers.Message, send: Send) -> None:
+        runs = [layout.Run(pathlib.Path(zoo), recipe.experiment, task["subset_ratio"], i) for i in task["run_ids"]]
+        with device:
+            groups.train(runs, send)
+
+    return train, {"bytes_per_run": trainer.bytes_per_run()}
+
+
+def _scratch(zoo: str) -> str:
+    """A folder for runs on their way: in that of the program where it is on this machine, which deletes it."""
+    return tempfile.mkdtemp(prefix="heldout-runs-", dir=zoo if os.path.isdir(zoo) else None)
+
+
+class Groups:
+    """Trains runs in groups.
+
+    Args:
+        trainer: of the recipe.
+        largest: runs in a group.
+        store: where finished runs go; None where they stay in their folders.
+    """
+
+    def __init__(self, trainer: run_training.RunTrainer, largest: int, store: stores.Store | None = None) -> None:
+        self._trainer = trainer
+        self._largest = largest
+        self._store = store
+
+    def train(self, runs: list[layout.Run], send: Send) -> None:
+        """Trains what is not complete and sends a "result" for each run, or "appeared" with its id.
+
+        Raises:
+            MemoryLackError: memory does not suffice for one run.
+            MemoryError: it does not for several; a new process can train fewer, where this one has no way of giving
+                back all that it took.
+        """
+        for first in range(0, len(runs), self._largest):
+            group = runs[first : first + self._largest]
+            missing = [run for run in group if not self._is_complete(run)]
+            for run in group:
+                if run not in missing:
+                    send({"appeared": run.run_id})
+            if missing:
+                self._train_group(missing, send)
+
+    def _is_complete(self, run: layout.Run) -> bool:
+        if self._store is not None:
+            return self._store.has(stores.object_name(run, run.aux_arrays_path))
+        return run.aux_arrays_path.exists()
+
+    def _train_group(self, group: list[layout.Run], send: Send) -> None:
+        send({"began": _place() | {"subset_ratio": group[0].subset_ratio, "run_ids": [run.run_id for run in group]}})
+        try:
+            results = self._trainer.train_group(
+                group, lambda _, losses: send({"run_epochs": len(losses)}), batched=self._largest > 1
+            )
+        except Exception as error:
+            if not _is_lack_of_memory(error):
+                raise
+            if len(group) > 1:
+                raise MemoryError(f"a group of {files.count_text(len(group), 'run')}: {_first_line(error)}") from error
+            raise MemoryLackError(
+                f"{group[0].directory}: memory does not suffice to train a single run ({_first_line(error)}); use a "
+                "smaller --batch_size, fewer --workers, or a machine with more"
+            ) from error
+        for result in results:
+            if self._store is not None and result.failure is None:
+                stores.put_run(self._store, result.run)
+                shutil.rmtree(result.run.directory)
+            send({"result": result.to_json()})
+
+
+def _place() -> workers.Message:
+    """Where this is, for those who watch."""
+    return {"host": socket.gethostname(), "process": os.getpid()}
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one behind it, is that of an allocation. TensorFlow says the same of a full disk."""
+    while error is not None and not isinstance(error, OSError):
+        if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0][:300] or type(error).__name__
+
+
+if __name__ == "__main__":
+    workers.serve(start)

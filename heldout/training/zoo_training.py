@@ -1,0 +1,312 @@
+"""Trains the missing runs of an experiment, on worker processes, and packs the run table.
+
+The same call again continues: complete runs are skipped, partial ones are trained anew, damaged ones are named and
+left alone unless asked for. Everything a run needs follows from its name, so it does not matter who trains it when.
+"""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from heldout import subsets
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import registry as datasets
+from heldout.experiments import label_noise, recipes
+from heldout.running import dispatch, group_recovery, interruption, runners
+from heldout.training import failures, run_results, train_runs_config
+from zoo import errors, files, inventory, layout, run_scan, run_table, run_table_update
+
+# What a worker takes at a time. On a CPU more would only delay the first result; elsewhere they may be one group.
+_MOST_RUNS_PER_TASK = {"cpu": 8, "gpu": 256, "tpu": 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRunsSummary:
+    """What a call of `train_runs` did.
+
+    Attributes:
+        trained: results of the runs written.
+        failed: results of the runs that diverged.
+        num_skipped: runs that were complete before, or became it by another program's work.
+        table: the packed table of all complete runs of the experiment, at all ratios.
+        problems: damaged and partial runs that were left alone.
+        stopped: the training ended early, because as many runs in a row as are allowed have failed.
+    """
+
+    trained: list[run_results.RunResult]
+    failed: list[run_results.RunResult]
+    num_skipped: int
+    table: run_table.RunTable | None
+    problems: list[run_scan.RunProblem]
+    stopped: bool = False
+
+    @property
+    def damaged(self) -> list[run_scan.RunProblem]:
+        """The damaged runs among the problems; partial ones may be in the making elsewhere."""
+        return [problem for problem in self.problems if problem.state == "damaged"]
+
+
+class Progress:
+    """Hears of the training as it goes; override what is of interest."""
+
+    def starting(self, num_pending: int, num_skipped: int, num_epochs: int) -> None:
+        """Once, before the workers start."""
+
+    def began(self, subset_ratio: float, run_ids: list[int], host: str, process: int) -> None:
+        """A worker begins to train runs as one group."""
+
+    def appeared(self) -> None:
+        """A run has been completed by another program."""
+
+    def run_epochs(self, count: int) -> None:
+        """`count` runs have finished one more epoch each; below 0, so many epochs were lost with a worker."""
+
+    def result(self, result: run_results.RunResult) -> None:
+        """A run has ended."""
+
+    def note(self, text: str) -> None:
+        """Something out of the ordinary has happened, and the training goes on."""
+
+    def ended(self) -> None:
+        """The workers are done, and what they have written is going to be read."""
+
+
+def make_recipe(config: train_runs_config.TrainRunsConfig, dataset: datasets.AnyDataset) -> recipes.Recipe:
+    """The recipe that the runs of this configuration share, given the data set with clean labels.
+
+    Raises:
+        InvalidValueError: the labels cannot be changed as asked for.
+    """
+    options = json.loads(json.dumps(config.architecture_options))
+    noise = None if config.noise is None else config.noise.for_dataset(dataset.name)
+    trained = dataset if noise is None else label_noise.apply(noise, dataset)
+    fingerprint = json.loads(json.dumps(trained.fingerprint()))
+    flag = config.dataset
+    kind, separator, path = flag.partition(":")
+    if separator:
+        flag = f"{kind}:{os.path.abspath(path)}"  # npz and records lie where they lie, wherever one stands
+    return recipes.Recipe(
+        config.experiment_name,
+        fingerprint,
+        config.architecture,
+        options,
+        config.training,
+        flag,
+        noise=noise,
+        clean_label_sha256=None if noise is None else dataset_lib.label_sha256(dataset.train.label),
+        subset_sampling=config.subset_sampling,
+    )
+
+
+def train_runs(config: train_runs_config.TrainRunsConfig, progress: Progress | None = None) -> TrainRunsSummary:
+    """Trains what is missing.
+
+    Raises:
+        InvalidValueError: ratios, run ids or options outside what is allowed.
+        MismatchError: the experiment holds runs of another recipe, or labels in another order.
+        KeyboardInterrupt: by Ctrl-C or SIGTERM, when the workers are gone and what is complete is packed.
+        WorkerError: workers were lost again and again; what they had finished is kept.
+        NetworkError: there is no cluster at the address.
+    """
+    progress = progress or Progress()
+    train_runs_config.check(config)
+    clean = datasets.open_for_training(config.dataset, config.data_dir)
+    for subset_ratio in config.subset_ratios:
+        subsets.subset_size(subset_ratio, len(clean.train))
+    recipe = make_recipe(config, clean)
+    recipes.adopt(config.zoo, recipe)
+    dataset = clean
+    if recipe.noise is not None:
+        dataset = label_noise.apply(recipe.noise, clean)
+        label_noise.write_labels(layout.labels_path(config.zoo, recipe.experiment), clean, dataset)
+    table, problems = _update_table(config, dataset)
+    pending, left_alone = _pending(config, table, problems)
+    num_wanted = len(config.wanted)
+    for run in {problem.run for problem in problems if problem.state == "damaged"} & set(pending):
+        shutil.rmtree(run.directory)  # pending only because --redo_damaged asks for it
+    _remove_leftovers(pending)
+    progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
+    heard = _Heard(config, recipe, progress)
+    if pending:
+        table, problems = _train_and_pack(config, recipe, dataset, pending, heard)
+    trained = [result for result in heard.results if result.failure is None]
+    failed = [result for result in heard.results if result.failure is not None]
+    num_skipped = num_wanted - len(pending) - len(left_alone) + heard.num_appeared
+    stopped = heard.too_many_failures() and len(heard.results) + heard.num_appeared < len(pending)
+    return TrainRunsSummary(trained, failed, num_skipped, table, problems, stopped)
+
+
+def _train_and_pack(
+    config: train_runs_config.TrainRunsConfig,
+    recipe: recipes.Recipe,
+    dataset: datasets.AnyDataset,
+    pending: list[layout.Run],
+    heard: "_Heard",
+) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
+    """Trains; whenever a signal comes, the table has what is complete when this ends."""
+    with interruption.Interruption(config.grace_s) as stop:
+        try:
+            _train(config, recipe, dataset, pending, heard, stop)
+            stop.end()
+            with stop.held("the run table is being packed"):
+                heard.progress.ended()
+                return _update_table(config, dataset)
+        except KeyboardInterrupt:  # the workers are gone
+            stop.settle()
+            heard.progress.ended()
+            _remove_leftovers(pending)
+            _update_table(config, dataset)
+            raise
+
+
+def _remove_leftovers(runs: Sequence[layout.Run]) -> None:
+    """Deletes what killed workers left unfinished."""
+    for run in runs:
+        for directory in (run.directory, run.checkpoints_directory):
+            files.remove_stale_temporaries(directory)
+
+
+def _update_table(
+    config: train_runs_config.TrainRunsConfig, dataset: datasets.AnyDataset
+) -> tuple[run_table.RunTable | None, list[run_scan.RunProblem]]:
+    runs = layout.runs(config.zoo, config.experiment_name)
+    if not runs and not layout.run_table_path(config.zoo, config.experiment_name).exists():
+        return None, []
+    try:
+        table, problems = run_table_update.update(
+            config.zoo, config.experiment_name, train_label=dataset.train.label, test_label=dataset.test.label
+        )
+    except errors.MissingFileError:
+        return None, run_scan.scan(runs, {})[1]
+    unsound = {problem.run for problem in problems}
+    return table, problems + inventory.checkpoint_problems([run for run in runs if run not in unsound])
+
+
+def _pending(
+    config: train_runs_config.TrainRunsConfig, table: run_table.RunTable | None, problems: Sequence[run_scan.RunProblem]
+) -> tuple[list[layout.Run], set[tuple[float, int]]]:
+    """The runs to train, and the damaged ones among the wanted that are left alone."""
+    wanted = config.wanted
+    packed = set() if table is None else set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
+    complete = {name for name in packed & set(wanted) if not _is_partial(_run(config, name))}
+    damaged = {(p.run.subset_ratio, p.run.run_id) for p in problems if p.state == "damaged"}
+    left_alone = set() if config.redo_damaged else damaged & set(wanted)
+    names = [name for name in wanted if name not in complete - damaged and name not in left_alone]
+    return [_run(config, name) for name in names], left_alone
+
+
+def _run(config: train_runs_config.TrainRunsConfig, name: tuple[float, int]) -> layout.Run:
+    return layout.Run(pathlib.Path(config.zoo), config.experiment_name, *name)
+
+
+def _is_partial(run: layout.Run) -> bool:
+    """Whether the run has a folder without a record. A run that only the packed table knows is complete."""
+    return run.directory.exists() and not run.aux_arrays_path.exists()
+
+
+class _Heard:
+    """What the workers have said so far."""
+
+    def __init__(self, config: train_runs_config.TrainRunsConfig, recipe: recipes.Recipe, progress: Progress) -> None:
+        self._config = config
+        self._recipe = recipe
+        self.progress = progress
+        self.results: list[run_results.RunResult] = []
+        self.num_appeared = 0
+
+    def message(self, message: dispatch.Message) -> None:
+        """Takes note of one."""
+        if "note" in message:
+            self.progress.note(message["note"])
+        if "began" in message:
+            self.progress.began(**message["began"])
+        if "run_epochs" in message:
+            self.progress.run_epochs(message["run_epochs"])
+        if "appeared" in message:
+            self.num_appeared += 1
+            self.progress.appeared()
+            self.progress.run_epochs(self._config.training.num_epochs)
+        if "result" in message:
+            self._result(message["result"])
+
+    def _result(self, value: dict[str, Any]) -> None:
+        zoo, experiment = pathlib.Path(self._config.zoo), self._recipe.experiment
+        self.results.append(run_results.RunResult.from_json(value, zoo, experiment))
+        self.progress.result(self.results[-1])
+        if self.results[-1].failure is not None:
+            failures.append(zoo, experiment, failures.describe(self._recipe, self.results[-1], self._config.data_dir))
+
+    def too_many_failures(self) -> bool:
+        """Whether the training should stop."""
+        return failures.too_many(self.results, self._config.max_failures)
+
+
+def _train(
+    config: train_runs_config.TrainRunsConfig,
+    recipe: recipes.Recipe,
+    dataset: datasets.AnyDataset,
+    pending: list[layout.Run],
+    heard: _Heard,
+    stop: interruption.Interruption,
+) -> None:
+    recovery = group_recovery.GroupRecovery()
+    with runners.opened(config.runner, config.device, config.workers if config.strategy == "none" else 1) as runner:
+        tasks = _tasks(config, pending, min(len(pending), runner.most_workers))
+        num_workers = min(runner.most_workers, len(tasks))
+        setup = _setup(config, recipe, num_workers, runner.num_threads(num_workers))
+        messages = runner.run_tasks(
+            "heldout.training.train_worker",
+            setup,
+            stop.until_requested(recovery.limited(tasks)),
+            num_workers=num_workers,
+            supplies={"dataset": functools.partial(datasets.save, dataset)},
+            recover=recovery,
+        )
+        room_checked = False
+        with contextlib.closing(messages):
+            for message in messages:
+                if "bytes_per_run" in message and not room_checked and config.store is None:
+                    needed = message["bytes_per_run"] * len(pending)
+                    files.check_room(config.zoo, needed, "the runs to train", ", or ask for fewer --run_ids")
+                    room_checked = True
+                heard.message(message)
+                if "result" in message and heard.too_many_failures():
+                    break
+
+
+def _setup(
+    config: train_runs_config.TrainRunsConfig, recipe: recipes.Recipe, num_workers: int, num_threads: int
+) -> dispatch.Message:
+    return {
+        "zoo": os.path.abspath(config.zoo),
+        "store": config.store,
+        "recipe": recipe.to_json(),
+        "device": config.device,
+        "num_threads": num_threads if config.device == "cpu" else None,
+        "runs_per_group": config.runs_per_group,
+        # Of this machine; on a cluster each has its own share.
+        "num_workers": num_workers if config.runner.name == runners.LOCAL else 1,
+        "margins": config.margins,
+        "strategy": config.strategy,
+        "num_replicas": config.num_replicas,
+    }
+
+
+def _tasks(
+    config: train_runs_config.TrainRunsConfig, pending: list[layout.Run], num_workers: int
+) -> list[dispatch.Message]:
+    """Groups of runs of one ratio, small enough that every worker gets a share."""
+    size = min(config.runs_per_group or _MOST_RUNS_PER_TASK[config.device], math.ceil(len(pending) / num_workers))
+    tasks = []
+    for ratio in config.subset_ratios:
+        run_ids = [run.run_id for run in pending if run.subset_ratio == ratio]
+        for first in range(0, len(run_ids), size):
+            tasks.append({"subset_ratio": ratio, "run_ids": run_ids[first : first + size]})
+    return tasks
