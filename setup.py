@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "dm-sonnet>=2.0.2",  # the published checkpoints are Sonnet modules; 2.0.2 runs on current TensorFlow
     "absl-py>=2.1",  # flags and program entry points
     "numpy>=2.0",  # arrays everywhere; 2.0 settled float32 promotion, on which normalisation relies
+    "numba>=0.60",  # compiled loops over packed bits and over weights; 0.60 is the first release built for NumPy 2
     "scipy>=1.13",  # statistics of the scores; 1.13 is the first release built for NumPy 2
     "gcsfs",  # gs:// addresses of the published zoos
     "fsspec",  # one interface to local, http(s) and gs:// objects; gcsfs is written for it
@@ -65,6 +66,10 @@ PROGRAMS = [
     "evaluate_zoo",
     "build_indexed_tfrecords",
     "reproduce_consistency",
+    "fit_datamodels",
+    "plan_runs",
+    "compare_scores",
+    "merge_zoos",
 ]
 
 setuptools.setup(

@@ -2,8 +2,6 @@
 
 import contextlib
 
-import tensorflow as tf
-
 from zoo import errors
 
 DEVICES = ("cpu", "gpu", "tpu")
@@ -25,6 +23,8 @@ def configure(
     Raises:
         InvalidValueError: TensorFlow sees no such device.
     """
+    import tensorflow as tf  # takes seconds, and programs that score on the CPU do without
+
     if num_threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -50,6 +50,8 @@ def configure(
 
 
 def _tpu() -> contextlib.AbstractContextManager[None]:
+    import tensorflow as tf  # as above
+
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, RuntimeError, tf.errors.OpError) as error:

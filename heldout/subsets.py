@@ -106,9 +106,10 @@ def balanced_indices(experiment: str, subset_ratio: float, run_id: int, label: n
         label: the labels that the experiment trains with, int64 [N].
     """
     order = permutation(seed((experiment, subset_ratio, run_id), "subset"), len(label))
-    sizes = class_sizes(subset_ratio, label)
-    chosen = [order[label[order] == number][:count] for number, count in enumerate(sizes)]
-    return np.sort(np.concatenate(chosen))
+    by_class = order[np.argsort(label[order], kind="stable")]  # one class after the other, each in the drawn order
+    counts = np.bincount(label)
+    place_in_class = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(by_class[place_in_class < np.repeat(class_sizes(subset_ratio, label), counts)])
 
 
 def draw(sampling: str, run: tuple[str, float, int], label: np.ndarray) -> np.ndarray:

@@ -113,13 +113,14 @@ def several_of(flag: str, texts: list[str], known: Collection[str]) -> list[str]
     return names
 
 
-def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list[tuple[float, int]]:
+def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]], hint: str = "") -> list[tuple[float, int]]:
     """Runs of "0.5/123", "0.5/0:10" (its end left out), "0.5/*" or "all".
 
     Args:
         flag: the flag's name, for messages.
         texts: its parts.
         there: subset ratio and run id of all runs that there are.
+        hint: end of the message about a run that is not there: what tells more of those that are.
 
     Returns:
         Subset ratio and run id of each, sorted.
@@ -131,9 +132,7 @@ def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list
     for text in texts:
         chosen = known if text.strip() == "all" else _runs_of_part(flag, text.strip(), known)
         if not chosen:
-            raise errors.InvalidValueError(
-                f"--{flag}={text}: there is no such run; there are {_ranges(there)}. --list tells more of them"
-            )
+            raise errors.InvalidValueError(f"--{flag}={text}: there is no such run; there are {_ranges(there)}{hint}")
         found |= chosen
     return sorted(found)
 

@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     config = zoo_evaluation.EvaluateZooConfig(
         zoo=zoo,
         experiment=experiment,
-        runs=tuple(choices.runs_of("runs", _RUNS.value, there)) if there else (),
+        runs=tuple(choices.runs_of("runs", _RUNS.value, there, "; list_zoo tells more of them")) if there else (),
         split=_SPLIT.value,
         epoch=_EPOCH.value,
         dataset=choices.dataset(common_flags.DATASET.value),

@@ -3,7 +3,8 @@
     python -m scripts.reproduce_consistency --data_dir=DIR --zoo=/tmp/zoo --hours=1
 
 trains the recipe mnist-mlp-consistency (the published recipe of MNIST's C-scores, ratios 0.1 to 0.9) in rounds of some
-runs at every ratio, until the time is over or --runs_per_ratio are there, and writes into --output
+runs at every ratio, until the time is over or --runs_per_ratio are there. Before each round it says how many runs are
+trained, as in "round 2 of 4: 72 runs to train, to have 16 of each of 9 ratios". It writes into --output
 
     consistency.json, consistency.md    held-out accuracy per ratio; split-half reliability of the scores as runs grow
     reliability.png, accuracy.png       the same to look at
@@ -27,11 +28,12 @@ import time
 
 from absl import flags
 
+from heldout.datasets import registry
 from heldout.experiments import named_recipes, recipes
 from heldout.report import consistency_report
-from heldout.training import train_runs_config
+from heldout.training import train_runs_config, zoo_training
 from scripts import choices, cli, common_flags, terminal
-from zoo import errors, layout, run_table, run_table_update
+from zoo import errors, files, layout, run_table, run_table_update
 
 _SHARED_FLAGS = ("zoo", "experiment", "data_dir", "device")
 
@@ -66,29 +68,66 @@ def run(argv: Sequence[str]) -> int:
     )
     terminal.quiet_tensorflow(config.dataset)
     status = _train(config) if _HOURS.value else 0
-    table = _table(config)
+    table, any_damaged = _table(config)
     findings = consistency_report.examine(table)
     _write(config, findings, table)
-    return status
+    return 1 if any_damaged else status
 
 
 def _train(config: train_runs_config.TrainRunsConfig) -> int:
     """Round after round, every ratio equally far. Status 1 if a run failed or is damaged."""
     end, longest = time.monotonic() + 3600 * _HOURS.value, 0.0
-    for first in range(0, len(config.run_ids), _ROUND.value):
+    ends = [min(first + _ROUND.value, len(config.run_ids)) for first in range(0, len(config.run_ids), _ROUND.value)]
+    rounds = [dataclasses.replace(config, run_ids=config.run_ids[:stop]) for stop in ends]
+    there = _complete(config)
+    if there >= set(config.wanted):
+        _check_recipe(config)
+        print(f"{_of_each(config)} are there: nothing to train")
+        return 0
+    for number, part in enumerate(rounds, start=1):
+        pending = set(part.wanted) - there
+        if not pending:
+            continue
         start = time.monotonic()
-        if first and start + longest / 2 > end:
+        if longest and start + longest / 2 > end:
             print(f"--hours={_HOURS.value:g} are over; the same command trains on")
             break
-        summary = terminal.train_runs(dataclasses.replace(config, run_ids=config.run_ids[: first + _ROUND.value]))
+        count = files.count_text(len(pending), "run")
+        print(f"round {number} of {len(rounds)}: {count} to train, to have {_of_each(part)}", flush=True)
+        summary = terminal.train_runs(part)
         if summary.failed or summary.damaged:
             return 1
+        there |= pending
         longest = max(longest, time.monotonic() - start)
     return 0
 
 
-def _table(config: train_runs_config.TrainRunsConfig) -> run_table.RunTable:
-    """All runs of the recipe's ratios, with the labels of its data set."""
+def _of_each(config: train_runs_config.TrainRunsConfig) -> str:
+    """The runs of a configuration in words: "16 runs of each of 9 ratios"."""
+    count, num_ratios = files.count_text(len(config.run_ids), "run"), len(config.subset_ratios)
+    return f"{count} of " + (f"each of {num_ratios} ratios" if num_ratios > 1 else f"ratio {config.subset_ratios[0]:g}")
+
+
+def _complete(config: train_runs_config.TrainRunsConfig) -> set[tuple[float, int]]:
+    """Ratio and id of the runs with a record, damaged ones among them, and of those that only the table knows."""
+    runs = layout.runs(config.zoo, config.experiment_name)
+    path = layout.run_table_path(config.zoo, config.experiment_name)
+    found: set[tuple[float, int]] = set()
+    if path.exists():
+        table = run_table.read(path)
+        found |= set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
+    found -= {(run.subset_ratio, run.run_id) for run in runs}
+    return found | {(run.subset_ratio, run.run_id) for run in runs if run.aux_arrays_path.exists()}
+
+
+def _check_recipe(config: train_runs_config.TrainRunsConfig) -> None:
+    """Refuses an experiment of another recipe, as training does."""
+    data = registry.open_for_training(config.dataset, config.data_dir)
+    recipes.adopt(config.zoo, zoo_training.make_recipe(config, data))
+
+
+def _table(config: train_runs_config.TrainRunsConfig) -> tuple[run_table.RunTable, bool]:
+    """All runs of the experiment, with the labels of its data set, and whether damaged ones were left out."""
     experiment = config.experiment_name
     if not layout.experiment_directory(config.zoo, experiment).is_dir():
         raise errors.MissingFileError(f"{config.zoo}: no experiment {experiment}; train it: --hours=1")
@@ -98,7 +137,9 @@ def _table(config: train_runs_config.TrainRunsConfig) -> run_table.RunTable:
     )
     for problem in problems:
         print(f"left out, {problem.state}: {problem.reason}")
-    return table
+    for ratio in sorted(set(config.subset_ratios) - set(table.subset_ratios)):
+        print(f"ratio {ratio:g} has no run: it is not in the scores")
+    return table, any(problem.state == "damaged" for problem in problems)
 
 
 def _write(

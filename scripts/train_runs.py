@@ -33,7 +33,7 @@ from absl import flags
 from heldout import subsets
 from heldout.experiments import label_noise, named_recipes, training_config
 from heldout.running import shares
-from heldout.training import failures, train_runs_config, zoo_training
+from heldout.training import train_runs_config, zoo_training
 from scripts import choices, cli, common_flags, runner_flags, terminal
 from zoo import errors, files
 
@@ -177,6 +177,15 @@ def _share() -> shares.Share:
     return shares.from_environment(os.environ)
 
 
+def _noise() -> label_noise.LabelNoise | None:
+    noise = label_noise.parse(_LABEL_NOISE.value, _LABEL_SEED.value, choices.json_object("label_map", _LABEL_MAP.value))
+    if noise is None and _LABEL_SEED.present:
+        raise errors.InvalidValueError(
+            f"--label_seed={_LABEL_SEED.value}: no labels are changed; give --label_noise, or leave it out"
+        )
+    return noise
+
+
 def _config() -> train_runs_config.TrainRunsConfig:
     named = None if _RECIPE.value is None else named_recipes.find(_RECIPE.value)
     from_recipe = {} if named is None else _from_recipe(named)
@@ -195,9 +204,7 @@ def _config() -> train_runs_config.TrainRunsConfig:
         "redo_damaged": _REDO_DAMAGED.value,
         "strategy": _STRATEGY.value,
         "num_replicas": _NUM_REPLICAS.value,
-        "noise": label_noise.parse(
-            _LABEL_NOISE.value, _LABEL_SEED.value, choices.json_object("label_map", _LABEL_MAP.value)
-        ),
+        "noise": _noise(),
         "subset_sampling": _SUBSET_SAMPLING.value,
         "margins": _MARGINS.value,
         "max_failures": _MAX_FAILURES.value,
@@ -228,8 +235,8 @@ def _say_how_to_retry(config: train_runs_config.TrainRunsConfig, summary: zoo_tr
     if summary.stopped:
         limit = files.count_text(config.max_failures, "run")
         print(f"stopped: the last {limit} in a row failed (--max_failures={config.max_failures}; 0 never stops)")
-    for failure in failures.current(config.zoo, config.experiment_name)[:1]:
-        print(f"a failed run alone, with the same seed: {failure.retry}")
+    first = min(summary.failures, key=lambda failure: (failure.subset_ratio, failure.run_id))
+    print(f"a failed run alone, with the same seed: {first.retry}")
 
 
 def main() -> None:

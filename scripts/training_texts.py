@@ -65,7 +65,7 @@ class Tally:
         """How far it is; accuracies are means over the runs of the ratio that ended last, so that none are pooled."""
         # Runs that fail end before their last epoch.
         done = min(float(self._num_runs), max(self._rate.runs, float(self._num_done)))
-        parts = [f"runs {self._num_done}/{self._num_runs} ({100 * done / self._num_runs:.0f} %)"]
+        parts = [f"runs {self._num_done}/{self._num_runs} ({100 * done / self._num_runs:.0f} % of epochs)"]
         runs_per_hour = self._rate.runs_per_hour()
         if runs_per_hour:
             parts.append(rate(runs_per_hour))

@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     dry_run = archive_flags.DRY_RUN.value
     with contextlib.ExitStack() as stack:
         opened = _open_index(archive, zoo, stack, keep=not dry_run)
-        runs = choices.runs_of("runs", texts, opened.runs())
+        runs = choices.runs_of("runs", texts, opened.runs(), ". --list tells more of them")
         if dry_run:
             todo = extract_plan.plan(opened, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value)
             return _say_plan(todo, archive, layout.experiment_directory(zoo, archive.folder))

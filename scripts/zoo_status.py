@@ -10,19 +10,21 @@ looks at the folders and at what trainings say of themselves, and prints
         0.7/112:120 in the making for 3 s by process 4720 on ada
         0.7/120:128 in the making for 2 s by process 4721 on ada
 
---watch repeats it until no training goes on any more. Failed runs are named with the command that trains each alone;
+--watch repeats it until no training goes on any more, and waits for one that has not begun. Failed runs are named with the command that trains each alone;
 runs that were begun, and that nobody says to be training, with the time of their last change. Nothing is written, and
 no record is opened: whether the complete runs are sound is what list_zoo tells.
 """
 
 from collections.abc import Sequence
 import json
+import pathlib
 import sys
 import time
 
 from absl import flags
 
-from heldout.watching import training_log, training_status
+from heldout.experiments import training_files
+from heldout.watching import training_status
 from scripts import choices, cli, common_flags, training_texts
 from zoo import files, layout
 
@@ -44,6 +46,8 @@ def run(argv: Sequence[str]) -> int:
     """Flags -> status -> text or JSON, once or until the end."""
     del argv
     zoo = choices.required_path("zoo", common_flags.ZOO.value)
+    if _WATCH.value:
+        _wait_for(zoo, common_flags.EXPERIMENT.value)
     while True:
         name = common_flags.EXPERIMENT.value
         names = layout.experiments(zoo) if name is None else []
@@ -52,6 +56,21 @@ def run(argv: Sequence[str]) -> int:
         if not _WATCH.value or not any(status.is_running for status in statuses):
             return 0
         time.sleep(_EVERY_S.value)
+
+
+def _wait_for(zoo: str, experiment: str | None) -> None:
+    """Returns when the experiment is there: a training that has just been started takes some seconds to make it."""
+    told = False
+    while not _is_there(zoo, experiment):
+        if not told:
+            print(f"{zoo}: waiting for {experiment or 'an experiment'}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(_EVERY_S.value)
+
+
+def _is_there(zoo: str, experiment: str | None) -> bool:
+    there = layout.experiments(zoo) if pathlib.Path(zoo).is_dir() else []
+    return bool(there) if experiment is None else experiment in there
 
 
 def _show(statuses: list[training_status.Status]) -> None:
@@ -104,7 +123,9 @@ def _training(watched: training_status.WatchedTraining) -> str:
     who = f"training by process {training.process} on {training.host}"
     if watched.state == "ended" and training.ended is not None:
         ago = training_texts.duration(_age(training.ended))
-        return f"{who}, ended {ago} ago: {training.end}; the same command continues"
+        by_itself = training.end == "interrupted" or str(training.end).endswith("came to nothing")
+        again = "the same command continues" if by_itself else "once that is mended, the same command continues"
+        return f"{who}, ended {ago} ago: {training.end}; {again}"
     if watched.state == "lost":
         return f"{who}, gone; last heard of {training_texts.duration(watched.heard_s)} ago; the same command continues"
     here = training.machine == files.machine()
@@ -112,7 +133,7 @@ def _training(watched: training_status.WatchedTraining) -> str:
     return f"{who}, running for {training_texts.duration(_age(training.began))}{heard}"
 
 
-def _group(group: training_log.Group) -> str:
+def _group(group: training_files.Group) -> str:
     ranges = ",".join(choices.id_ranges(group.run_ids))
     since = training_texts.duration(_age(group.began))
     where = f"process {group.process} on {group.host}"

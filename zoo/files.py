@@ -241,10 +241,8 @@ def room_report(folder: PathLike, num_bytes: int) -> list[str]:
     lines = [f"disk: {size_text(num_bytes)} at most are needed, {size_text(free)} are free"]
     if num_bytes > free:
         lines.append(f"warning: {folder}: has too little room; make room or choose another folder")
-    if not existing.is_dir():
-        lines.append(f"warning: {existing}: is a file, expected a folder; choose another path")
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        lines.append(f"warning: {existing}: may not be written to; choose another folder, or change its permissions")
+    if fault := _fault(existing):
+        lines.append(f"warning: {existing}: {fault}")
     return lines
 
 
@@ -258,14 +256,29 @@ def check_room(folder: PathLike, num_bytes: int, what: str, repair: str = "") ->
         repair: what to do besides making room or choosing another folder, with a comma in front.
 
     Raises:
-        DiskSpaceError: there is less room.
+        DiskSpaceError: there is less room; the message says so where the folder could not be written to anyhow.
     """
     free = free_bytes(folder)
-    if num_bytes > free:
-        raise errors.DiskSpaceError(
-            f"{folder}: {what} need {size_text(num_bytes)}, {size_text(free)} are free; make room or choose another "
-            f"folder{repair}"
-        )
+    if num_bytes <= free:
+        return
+    existing = _nearest(folder)
+    if fault := _fault(existing):
+        raise errors.DiskSpaceError(f"{folder}: {what} cannot be written there: {existing} {fault}")
+    raise errors.DiskSpaceError(
+        f"{folder}: {what} need {size_text(num_bytes)}, {size_text(free)} are free; make room or choose another "
+        f"folder{repair}"
+    )
+
+
+def _fault(existing: pathlib.Path) -> str:
+    """Why no room would help, with the repair; "" where it would."""
+    if not existing.is_dir():
+        return "is a file, expected a folder; choose another path"
+    if shutil.disk_usage(existing).total == 0:
+        return "lies in a file system that takes no files (its size is 0 B); choose another folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return "may not be written to; choose another folder, or change its permissions"
+    return ""
 
 
 def sha256_of_file(path: PathLike) -> str:

@@ -60,7 +60,7 @@ class Prepared:
     Attributes:
         content: the bytes.
         conversion: why they are not those of the file: grey, palette, alpha, cmyk, colour space, progressive, the
-            name of a file format, or length; None where they are.
+            name of a file format that is not stored, both as in "grey png", or length; None where they are.
     """
 
     content: bytes
@@ -103,6 +103,8 @@ def prepare(
                 raise ValueError(f"it is {image.height} x {image.width}, the first image {shape[0]} x {shape[1]}")
             conversion = _reason(image, content, known, shape)
             return Prepared(content if conversion is None else _converted(image, known), conversion)
+    except Image.UnidentifiedImageError as error:  # its text names an object in memory
+        raise _damaged(path, "of no known image format") from error
     except _FORMAT_ERRORS as error:
         raise _damaged(path, str(error) or type(error).__name__) from error
 
@@ -111,14 +113,12 @@ def _reason(
     image: Image.Image, content: bytes, known: record_format.Format, shape: tuple[int, int, int] | None
 ) -> str | None:
     """Why an image cannot be stored as it is."""
-    if _MODES[image.mode]:
-        return _MODES[image.mode]
+    stored = _JPEG if known.name == "imagenet" else (*_JPEG, *_PNG)
+    other_format = "" if image.format in stored else str(image.format).lower()
+    if reason := f"{_MODES[image.mode]} {other_format}".strip():
+        return reason
     if known.name == "imagenet":
-        if image.format not in _JPEG:
-            return str(image.format).lower()
         return "progressive" if image.info.get("progressive") else None
-    if image.format not in (*_JPEG, *_PNG):
-        return str(image.format).lower()
     # Readers tell plain pixels by the number of bytes.
     return "length" if shape is not None and len(content) == math.prod(shape) else None
 

@@ -86,6 +86,41 @@ def class_names(train_folder: files.PathLike, synsets: files.PathLike | None = N
     return tuple(names)
 
 
+def check_levels(train_folder: files.PathLike, test_folder: files.PathLike, names: Sequence[str]) -> None:
+    """Refuses two folders of which one lies higher than its classes.
+
+    Args:
+        train_folder: of the training images.
+        test_folder: of the test images.
+        names: of the classes, which are the subfolders of the former.
+
+    Raises:
+        MissingFileError: a folder is not there.
+        MismatchError: no subfolder of the test folder is a class.
+    """
+    train, test = pathlib.Path(train_folder), pathlib.Path(test_folder)
+    found = set(_subfolders(test))
+    if not found or found & set(names):
+        return
+    for flag, folder, high, others, known in (
+        ("train", train, names, found, test),
+        ("test", test, sorted(found), set(names), train),
+    ):
+        below = [folder / name for name in high if others & set(_subfolders(folder / name))]
+        if below:
+            # Classes of the other split lie in the other's folder, too.
+            own = next((path for path in below if path.resolve() != known.resolve()), None)
+            example = "" if own is None else f", such as {own}"
+            raise errors.MismatchError(
+                f"--{flag}_folder={folder}: holds {record_format.named(high)}, no classes but folders of them; "
+                f"expected one folder for each class: give the folder of the {flag} images within it{example}"
+            )
+    raise errors.MismatchError(
+        f"{train} holds {record_format.named(names)}, {test} holds {record_format.named(sorted(found))}: no class in "
+        "common; expected one folder for each class in both: check --train_folder and --test_folder"
+    )
+
+
 def listing(folder: files.PathLike, names: Sequence[str]) -> Listing:
     """The images of a split; the index of each is its rank by class, then file name.
 

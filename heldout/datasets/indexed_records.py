@@ -201,7 +201,7 @@ class IndexedRecords:
         return dataclasses.replace(self, label=self.label | {record_format.TRAIN: label})
 
     def check_complete(self) -> None:
-        """Refuses records of which some are missing.
+        """Refuses records of which some are missing: what is said of every example needs every image.
 
         Raises:
             InvalidValueError: an example has none.
@@ -209,8 +209,10 @@ class IndexedRecords:
         for split, missing in self.missing.items():
             if len(missing):
                 raise errors.InvalidValueError(
-                    f"{self.name}: {len(missing)} {split} examples have no record (indices "
-                    f"{record_format.named(missing)}), expected all; build the records again with sound images"
+                    f"{self.name}: {record_format.missing_text(split, missing)}, expected one for each: such records "
+                    "can be read, but programs neither train nor evaluate on them. Replace the damaged images and "
+                    "build the records in another folder; or build them there with --skip_damaged and without "
+                    "--index_file, which numbers the others without gaps"
                 )
 
     def _plain_image(self, content: "tf.Tensor") -> "tf.Tensor":
@@ -273,8 +275,8 @@ class IndexedRecords:
         selected = missing[mask[missing]]
         if len(selected):
             raise errors.InvalidValueError(
-                f"{self.name}: the mask selects {len(selected)} examples that have no record (indices "
-                f"{record_format.named(selected)}); clear them in the mask, or build the records with sound images"
+                f"{self.name}: the mask selects {files.count_text(len(selected), 'example')} without a record: "
+                f"{record_format.named(selected)}; clear them in the mask, or build the records with sound images"
             )
         if mask.sum() < batch_size:
             raise errors.InvalidValueError(

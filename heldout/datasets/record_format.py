@@ -14,7 +14,7 @@ with little-endian numbers; a record is a serialised tf.train.Example. Two famil
 Where records lie in the shards, and in what order, means nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import pathlib
 import re
@@ -49,7 +49,8 @@ class Format:
         test_shards: what shards of the test split are called.
         image_shape: [H, W, C] of the images that reading gives, where no manifest says another.
         mean, std: per channel, of what reading gives; None for values in [0, 1].
-        num_shards: usual numbers of training and test shards.
+        num_published: training and test images of the data set in its published order.
+        num_shards: training and test shards of its published records.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Format:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    num_published: tuple[int, int]
     num_shards: tuple[int, int]
 
 
@@ -77,6 +79,7 @@ FORMATS: dict[str, Format] = {
         image_shape=(224, 224, 3),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
+        num_published=(1_281_167, 50_000),
         num_shards=(1024, 128),
     ),
     "tiny": Format(
@@ -90,6 +93,7 @@ FORMATS: dict[str, Format] = {
         image_shape=(64, 64, 3),
         mean=None,
         std=None,
+        num_published=(100_000, 10_000),
         num_shards=(64, 8),
     ),
 }
@@ -179,6 +183,13 @@ def named(names: Iterable[object]) -> str:
     texts = [str(name) for name in names]
     more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
     return ", ".join(texts[:_MOST_NAMED]) + more
+
+
+def missing_text(split: str, indices: Collection[int]) -> str:
+    """How many examples of a split have no record, and which: "2 train examples have no record (indices 3, 8)"."""
+    if len(indices) == 1:
+        return f"1 {split} example has no record (index {named(indices)})"
+    return f"{len(indices)} {split} examples have no record (indices {named(indices)})"
 
 
 def masked_crc32c(content: bytes) -> int:

@@ -116,7 +116,8 @@ class Manifest:
         class_names: by label.
         shuffle_seed: by which records were dealt to shards; None for contiguous ranges in original order.
         conversions: indices whose image is not stored byte by byte: reason -> split -> ascending indices.
-        source_sha256: digest of the files that went in and of the options of the build.
+        source_sha256: digest of the files that were there and of the options of the build.
+        left_out: by split, paths of damaged images that have no index, sorted.
     """
 
     labels: Labels
@@ -125,6 +126,9 @@ class Manifest:
     shuffle_seed: int | None
     conversions: dict[str, dict[str, list[int]]]
     source_sha256: str
+    left_out: dict[str, list[str]] = dataclasses.field(
+        default_factory=lambda: {split: [] for split in record_format.SPLITS}
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The members of records.json."""
@@ -144,6 +148,7 @@ class Manifest:
             "record_order": "original" if self.shuffle_seed is None else "shuffled",
             "shuffle_seed": self.shuffle_seed,
             "missing": {split: labels.missing[split].tolist() for split in record_format.SPLITS},
+            "left_out": self.left_out,
             "conversions": self.conversions,
             "source_sha256": self.source_sha256,
             "shards": [

@@ -25,7 +25,10 @@ def _start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
 
     def perform(task: workers.Message, send: Callable[[workers.Message], None]) -> None:
         writer = _ShardWriter(task, known, shape, setup["skip_damaged"], send)
-        writer.write(pathlib.Path(setup["output"]))
+        if setup["output"] is None:
+            writer.judge()
+        else:
+            writer.write(pathlib.Path(setup["output"]))
 
     return perform, {}
 
@@ -43,7 +46,7 @@ class _ShardWriter:
     ) -> None:
         self._task, self._known, self._shape = task, known, shape
         self._skip_damaged, self._send = skip_damaged, send
-        self._damaged: list[str] = []
+        self._damaged: list[dict[str, str]] = []
         self._missing: list[int] = []
         self._conversions: dict[str, list[int]] = {}
 
@@ -66,23 +69,29 @@ class _ShardWriter:
         }
         files.write_json(output / record_building.UNFINISHED / f"{path.name}.json", note)
 
-    def _write_records(self, stream: BinaryIO) -> None:
+    def judge(self) -> None:
+        """Writes nothing; reports damaged images."""
+        self._write_records(None)
+        self._send({"damaged": self._damaged})
+
+    def _write_records(self, stream: BinaryIO | None) -> None:
         sources = self._task["sources"]
         for number, (name, label, index) in enumerate(sources, start=1):
-            record = self._record(os.path.join(self._task["folder"], name), label, index)
+            record = self._record(name, label, index)
             # Once the shard is lost, the rest is only judged, so that all that is damaged is named at once.
-            if record is not None and (self._skip_damaged or not self._damaged):
+            if stream is not None and record is not None and (self._skip_damaged or not self._damaged):
                 stream.write(record_format.framed(record))
             if number % _IMAGES_PER_MESSAGE == 0 or number == len(sources):
                 self._send({"num_images": (number - 1) % _IMAGES_PER_MESSAGE + 1})
 
-    def _record(self, path: str, label: int, index: int) -> bytes | None:
+    def _record(self, name: str, label: int, index: int) -> bytes | None:
         """The record of one image; None where it is damaged."""
+        path = os.path.join(self._task["folder"], name)
         content = pathlib.Path(path).read_bytes()
         try:
             prepared = image_files.prepare(path, content, self._known, self._shape)
         except errors.DamagedFileError as error:
-            self._damaged.append(str(error))
+            self._damaged.append({"split": self._task["split"], "path": name, "reason": str(error)})
             self._missing.append(index)
             return None
         if prepared.conversion is not None:

@@ -3,7 +3,7 @@
 <zoo>/<experiment>/evaluation/<split>[-epoch-<epoch>]/evaluation.json        what was evaluated, and how
                                                       <ratio>/<run_id>.npz   correctness and margins
                                                       <ratio>/<run_id>.json  a summary; written last
-                                                      agreement.csv          a row for each run
+                                                      agreement.csv          a row for each run evaluated so far
 """
 
 from collections.abc import Iterable
@@ -148,6 +148,16 @@ def read(output: pathlib.Path, subset_ratio: float, run_id: int) -> RunSummary |
         return RunSummary.from_json(files.read_json(path)) if path.with_suffix(".npz").is_file() else None
     except (errors.MissingFileError, errors.DamagedFileError):
         return None
+
+
+def read_all(output: pathlib.Path) -> list[RunSummary]:
+    """The summaries of all runs of an evaluation, whichever call has written them; in no order."""
+    found = []
+    for path in output.glob("*/*.json"):
+        ratio, run_id = layout.parse_ratio(path.parent.name), layout.parse_run_id(path.stem)
+        summary = None if ratio is None or run_id is None else read(output, ratio, run_id)
+        found += [] if summary is None else [summary]
+    return found
 
 
 def _path(output: pathlib.Path, subset_ratio: float, run_id: int) -> pathlib.Path:

@@ -61,7 +61,7 @@ class ZooEvaluation:
         summaries: of all runs that were asked for and could be evaluated, by ratio and id.
         faults: why a run could not be, by ratio and id.
         num_skipped: runs that had been evaluated before.
-        table: where the rows lie.
+        table: where the rows lie, those of earlier calls with them.
     """
 
     summaries: list[evaluation_files.RunSummary]
@@ -108,11 +108,13 @@ def evaluate_zoo(config: EvaluateZooConfig, progress: Progress | None = None) ->
     runs = [layout.Run(pathlib.Path(config.zoo), config.experiment, *name) for name in sorted(config.runs)]
     kept, faults = _stored(config, output, runs)
     pending = [run for run in runs if (run.subset_ratio, run.run_id) not in kept.keys() | faults.keys()]
-    if pending:
-        faults |= _evaluate(config, output, pending, progress)
+    if pending or (kept and (config.dataset or config.architecture)):  # what is named is never passed over
+        source, data = _source(config, output, runs[0])
+        faults |= _evaluate(config, output, pending, source, data, progress) if pending else {}
     rows = [evaluation_files.read(output, run.subset_ratio, run.run_id) for run in runs]
     wanted = [row for row in rows if row is not None and (row.subset_ratio, row.run_id) not in faults]
-    return ZooEvaluation(wanted, faults, len(kept), evaluation_files.write_table(output, wanted))
+    rows_of_all = [row for row in evaluation_files.read_all(output) if (row.subset_ratio, row.run_id) not in faults]
+    return ZooEvaluation(wanted, faults, len(kept), evaluation_files.write_table(output, rows_of_all))
 
 
 def _stored(
@@ -133,16 +135,28 @@ def _stored(
     return kept, faults
 
 
-def _evaluate(
-    config: EvaluateZooConfig, output: pathlib.Path, pending: list[layout.Run], progress: Progress
-) -> dict[tuple[float, int], str]:
-    """Evaluates runs; returns why some could not be."""
-    source = run_sources.source_of(pending[0], config.dataset, config.architecture)
+def _source(
+    config: EvaluateZooConfig, output: pathlib.Path, run: layout.Run
+) -> tuple[run_sources.RunSource, datasets.AnyDataset]:
+    """What the runs were made of, with the data set; refuses what is not that of the runs or of the results there."""
+    source = run_sources.source_of(run, config.dataset, config.architecture)
     data = recipes.open_dataset(config.zoo, config.experiment, source.dataset, config.data_dir)
     recipes.check_dataset(config.zoo, config.experiment, data)
     made_of = {name: value for name, value in dataclasses.asdict(source).items() if name != "dataset"}
     options = {"split": config.split, "epoch": config.epoch, **made_of, "dataset": data.fingerprint()}
     evaluation_files.adopt(output, options)
+    return source, data
+
+
+def _evaluate(
+    config: EvaluateZooConfig,
+    output: pathlib.Path,
+    pending: list[layout.Run],
+    source: run_sources.RunSource,
+    data: datasets.AnyDataset,
+    progress: Progress,
+) -> dict[tuple[float, int], str]:
+    """Evaluates runs; returns why some could not be."""
     faults: dict[tuple[float, int], str] = {}
     num_done = 0
     with runners.opened(config.runner, config.device, config.workers) as runner:

@@ -237,6 +237,30 @@ def write_labels(path: files.PathLike, clean: AnyDataset, noisy: AnyDataset) -> 
         )
 
 
+def read_clean_label(path: files.PathLike, train_label: np.ndarray | None) -> np.ndarray | None:
+    """The training labels before some were changed on purpose, int64 [N]; None for an experiment without noise.
+
+    Args:
+        path: labels.npz of the experiment.
+        train_label: the labels that it is trained with, int64 [N]; None where they are not known.
+
+    Raises:
+        DamagedFileError: the file is unsound.
+        MismatchError: it belongs to other labels.
+    """
+    try:
+        stored = npz.read(path, ["train_label", "clean_train_label"])
+    except errors.MissingFileError:
+        return None
+    if train_label is None:
+        return None
+    if not np.array_equal(stored["train_label"], train_label):
+        raise errors.MismatchError(
+            f"{path}: is of other labels than the run table beside it; delete it and train again"
+        )
+    return stored["clean_train_label"].astype(np.int64)
+
+
 def _targets(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.ndarray:
     """What each label would change to, int64 [N]; the label itself where its class cannot change."""
     if noise.kind == "symmetric":

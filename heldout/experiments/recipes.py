@@ -11,7 +11,7 @@ from typing import Any, Self
 from heldout import subsets
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from heldout.experiments import label_noise, training_config
+from heldout.experiments import label_noise, training_config, training_files
 from zoo import errors, files, layout, registry
 
 # A recipe of today that an earlier program could read has version 1; that program does not know of noise and sampling.
@@ -130,6 +130,9 @@ def read(zoo: files.PathLike, experiment: str) -> Recipe | None:
 def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
     """Stores the recipe with its experiment, or checks it against the one that is there.
 
+    A recipe without runs is replaced, unless a training of it goes on. Two programs may still come here in the same
+    moment: those who train hold theirs against the stored one by `check_kept`.
+
     Raises:
         MismatchError: the experiment was begun with another recipe, or its runs carry none; prints both.
     """
@@ -137,7 +140,9 @@ def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
     stored = read(zoo, recipe.experiment)
     if stored == recipe:
         return
-    if not layout.runs(zoo, recipe.experiment) and not layout.run_table_path(zoo, recipe.experiment).exists():
+    has_runs = bool(layout.runs(zoo, recipe.experiment)) or layout.run_table_path(zoo, recipe.experiment).exists()
+    in_progress = training_files.in_progress(zoo, recipe.experiment)
+    if not has_runs and (stored is None or not in_progress):
         # A recipe without runs is one that could not be trained: nothing depends on it.
         files.write_json(path, recipe.to_json())
     elif stored is None:
@@ -146,11 +151,31 @@ def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
             "choose another --experiment or --zoo"
         )
     else:
+        going_on = "" if has_runs else f"Its first runs are being trained, says {in_progress[0]}.\n"
         raise errors.MismatchError(
             f"{path} was begun with another recipe.\n"
             f"stored:    {json.dumps(stored.to_json())}\nasked for: {json.dumps(recipe.to_json())}\n"
-            f"They differ in\n{_differences(stored, recipe)}\n"
+            f"They differ in\n{_differences(stored, recipe)}\n{going_on}"
             "Use what is stored, or choose another --experiment or --zoo."
+        )
+
+
+def check_kept(zoo: files.PathLike, recipe: Recipe, shown: str | None = None) -> None:
+    """To be asked by those who train, before they write: whether the recipe is still that of its experiment.
+
+    Args:
+        zoo: folder of experiments.
+        recipe: as it was adopted.
+        shown: where the recipe lies, if it is only a copy that lies in the folder.
+
+    Raises:
+        MismatchError: another program has replaced it, or it is gone; what is not written yet must not be.
+    """
+    if read(zoo, recipe.experiment) != recipe:
+        raise errors.MismatchError(
+            f"{shown or layout.recipe_path(zoo, recipe.experiment)}: is no longer the recipe of this training: another "
+            "program has replaced it, or it was deleted; nothing more is written. Train again under another "
+            "--experiment or --zoo"
         )
 
 

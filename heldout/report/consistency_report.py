@@ -33,10 +33,11 @@ class Findings:
         num_runs: of each ratio.
         subset_ratios: ascending, [K].
         accuracy: float64 [K], mean over runs of the accuracy on what each held out.
-        accuracy_error: float64 [K], standard error of that mean.
+        accuracy_error: float64 [K], standard error of that mean; NaN of a single run.
         consistency: scores from all runs.
-        reliability: of scores from halves of them.
-        runs_needed: of each ratio, at which the linear correlation of two such scores is `WANTED_RELIABILITY`.
+        reliability: of scores from halves of them; None where a ratio has a single run.
+        runs_needed: of each ratio, at which the linear correlation of two such scores is `WANTED_RELIABILITY`; NaN
+            where there are too few runs to say.
         runs_needed_measured: whether so many were measured; otherwise it is what Spearman and Brown predict.
         runs_needed_for_ranks: the same for the rank correlation, which their formula does not describe; None where it
             was not reached.
@@ -48,7 +49,7 @@ class Findings:
     accuracy: np.ndarray
     accuracy_error: np.ndarray
     consistency: scores.Consistency
-    reliability: reliability.Reliability
+    reliability: reliability.Reliability | None
     runs_needed: float
     runs_needed_measured: bool
     runs_needed_for_ranks: int | None
@@ -59,32 +60,52 @@ def examine(table: run_table.RunTable, seed: int = 0) -> Findings:
     """Scores, accuracies and reliability of all runs in a table.
 
     Args:
-        table: at least two runs of each ratio.
+        table: runs of each ratio; with a single one of any ratio there is no reliability.
         seed: of the halves.
-
-    Raises:
-        InvalidValueError: a ratio has a single run.
     """
     ratios = np.array(table.subset_ratios)
     by_ratio = [_heldout_accuracy(table.select(ratio)) for ratio in ratios]
-    found = reliability.split_half(table, lambda half: scores.consistency(half).score, seed=seed)
-    mean = found.pearson.mean(axis=1)
-    reached = np.flatnonzero(mean >= WANTED_RELIABILITY)
-    base = reached[0] if reached.size else len(mean) - 1
-    reached_by_ranks = np.flatnonzero(found.spearman.mean(axis=1) >= WANTED_RELIABILITY)
+    num_runs = np.array([len(accuracy) for accuracy in by_ratio])
+    found = None
+    if not reliability.too_few_runs(ratios, num_runs):
+        found = reliability.split_half(table, lambda half: scores.consistency(half).score, seed=seed)
+    needed, measured = _runs_needed(found)
     consistency = scores.consistency(table)
     return Findings(
-        num_runs=np.array([len(accuracy) for accuracy in by_ratio]),
+        num_runs=num_runs,
         subset_ratios=ratios,
         accuracy=np.array([accuracy.mean() for accuracy in by_ratio]),
-        accuracy_error=np.array([accuracy.std(ddof=1) / np.sqrt(len(accuracy)) for accuracy in by_ratio]),
+        accuracy_error=np.array([_standard_error(accuracy) for accuracy in by_ratio]),
         consistency=consistency,
         reliability=found,
-        runs_needed=reliability.runs_needed(mean[base], found.num_runs[base], WANTED_RELIABILITY),
-        runs_needed_measured=bool(reached.size),
-        runs_needed_for_ranks=int(found.num_runs[reached_by_ranks[0]]) if reached_by_ranks.size else None,
+        runs_needed=needed,
+        runs_needed_measured=measured,
+        runs_needed_for_ranks=_runs_needed_for_ranks(found),
         share_of_ones=float(np.mean(consistency.score == 1)),
     )
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _runs_needed(found: reliability.Reliability | None) -> tuple[float, bool]:
+    """Runs of each ratio for the wanted linear correlation, NaN where nobody can say; whether they were measured."""
+    if found is None:
+        return float("nan"), False
+    mean = found.pearson.mean(axis=1)
+    reached = np.flatnonzero(mean >= WANTED_RELIABILITY)
+    row = int(reached[0]) if reached.size else len(mean) - 1
+    if not reached.size and not found.is_telling(row):
+        return float("nan"), False
+    return reliability.runs_needed(mean[row], found.num_runs[row], WANTED_RELIABILITY), bool(reached.size)
+
+
+def _runs_needed_for_ranks(found: reliability.Reliability | None) -> int | None:
+    if found is None:
+        return None
+    reached = np.flatnonzero(found.spearman.mean(axis=1) >= WANTED_RELIABILITY)
+    return int(found.num_runs[reached[0]]) if reached.size else None
 
 
 def _heldout_accuracy(runs: run_table.RunTable) -> np.ndarray:
@@ -127,7 +148,7 @@ def write(
     provenance: dict[str, Any],
     published: float | None = None,
 ) -> list[pathlib.Path]:
-    """Writes all files; returns their paths.
+    """Writes all files, reliability.png where there is a reliability; returns their paths.
 
     Args:
         directory: made if it is not there.
@@ -139,9 +160,10 @@ def write(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     charts = {
-        "reliability.png": figures.split_half_reliability(findings.reliability, WANTED_RELIABILITY),
-        "accuracy.png": figures.heldout_accuracy(findings.subset_ratios, findings.accuracy, findings.accuracy_error),
+        "accuracy.png": figures.heldout_accuracy(findings.subset_ratios, findings.accuracy, findings.accuracy_error)
     }
+    if findings.reliability is not None:
+        charts["reliability.png"] = figures.split_half_reliability(findings.reliability, WANTED_RELIABILITY)
     written = []
     for name, chart in charts.items():
         written.append(_whole(directory / name, chart.png))
@@ -171,12 +193,14 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "subset_ratios": findings.subset_ratios.tolist(),
         "num_runs": findings.num_runs.tolist(),
         "heldout_accuracy": findings.accuracy.tolist(),
-        "heldout_accuracy_standard_error": findings.accuracy_error.tolist(),
+        "heldout_accuracy_standard_error": _with_null(findings.accuracy_error),
         "mean_score": float(np.nanmean(findings.consistency.score)),
-        "reliability": {
+        "reliability": None
+        if found is None
+        else {
             "runs_of_each_ratio": found.num_runs.tolist(),
-            "spearman": found.spearman.tolist(),
-            "pearson": found.pearson.tolist(),
+            "spearman": _with_null(found.spearman),
+            "pearson": _with_null(found.pearson),
             "num_examples": found.num_examples.tolist(),
         },
         "wanted_reliability": WANTED_RELIABILITY,
@@ -187,18 +211,32 @@ def to_json(findings: Findings) -> dict[str, Any]:
     }
 
 
+def _with_null(values: np.ndarray) -> Any:
+    """As nested lists, null for NaN, which JSON has not."""
+    known = values.astype(object)
+    known[np.isnan(values)] = None
+    return known.tolist()
+
+
 def needed_texts(findings: Findings) -> list[str]:
-    """Two sentences on the runs that reliable scores take."""
-    most = findings.reliability.num_runs[-1]
+    """What is to be said of the runs that reliable scores take: two sentences, or one that there are too few to say."""
+    found = findings.reliability
+    if found is None:
+        return [reliability.too_few_runs(findings.subset_ratios, findings.num_runs)]
+    most = files.count_text(int(found.num_runs[-1]), "run")
     linear = f"linear correlation of {WANTED_RELIABILITY} between scores from disjoint runs"
-    if not np.isfinite(findings.runs_needed):
-        texts = [f"no number of runs would give a {linear}: halves do not agree at all"]
-    elif findings.runs_needed_measured:
-        texts = [f"a {linear} takes about {max(1.0, findings.runs_needed):.0f} runs of each ratio (measured)"]
+    if np.isnan(findings.runs_needed):
+        mean, spread = found.pearson[-1].mean(), found.spread(-1)
+        texts = [
+            f"too few runs to say how many a {linear} takes: between scores from {most} of each ratio it is {mean:.3f} "
+            f"(standard error {spread:.3f} or more)"
+        ]
     else:
-        texts = [f"a {linear} takes about {findings.runs_needed:.0f} runs of each ratio (by Spearman and Brown)"]
+        number = files.count_text(max(1, round(findings.runs_needed)), "run")
+        source = "measured" if findings.runs_needed_measured else "by Spearman and Brown"
+        texts = [f"a {linear} takes about {number} of each ratio ({source})"]
     needed = findings.runs_needed_for_ranks
-    ranks = f"is reached with {needed} runs" if needed is not None else f"is not reached with {most} runs"
+    ranks = f"is not reached with {most}" if needed is None else f"is reached with {files.count_text(needed, 'run')}"
     texts.append(
         f"a rank correlation of {WANTED_RELIABILITY} {ranks} of each ratio; {findings.share_of_ones:.1%} of the "
         "examples share the score 1, and ranks among those that nearly do are noise"
@@ -210,38 +248,57 @@ def lines(findings: Findings, published: float | None = None) -> list[str]:
     """The findings for the terminal."""
     columns = (findings.subset_ratios, findings.num_runs, findings.accuracy, findings.accuracy_error)
     texts = [
-        f"ratio {ratio:g}, {runs} runs: accuracy {accuracy:.4f} held out (standard error {error:.4f})"
+        f"ratio {ratio:g}, {files.count_text(int(runs), 'run')}: accuracy {accuracy:.4f} held out "
+        f"({_error_text(error)})"
         for ratio, runs, accuracy, error in zip(*columns, strict=True)
     ]
-    found = findings.reliability
-    for runs, linear, ranked in zip(
-        found.num_runs, found.pearson.mean(axis=1), found.spearman.mean(axis=1), strict=True
-    ):
-        others = f"{runs} runs of each ratio" if runs > 1 else "1 run of each ratio"
-        texts.append(f"scores from {others} and {runs} others: correlation {linear:.3f}, of ranks {ranked:.3f}")
+    if (found := findings.reliability) is not None:
+        rows = zip(found.num_runs.tolist(), found.pearson.mean(axis=1), found.spearman.mean(axis=1), strict=True)
+        for runs, linear, ranked in rows:
+            halves = f"{files.count_text(runs, 'run')} of each ratio and {files.count_text(runs, 'other')}"
+            texts.append(f"scores from {halves}: correlation {linear:.3f}, of ranks {ranked:.3f}")
     texts += needed_texts(findings)
     if published is not None:
         texts.append(f"rank correlation with the published scores: {published:.3f}")
     return texts
 
 
+def _error_text(error: float) -> str:
+    return "no standard error" if np.isnan(error) else f"standard error {error:.4f}"
+
+
 def _as_markdown(
     findings: Findings, table: run_table.RunTable, provenance: dict[str, Any], published: float | None
 ) -> str:
-    found = findings.reliability
+    found, num_runs = findings.reliability, files.count_text(table.num_runs, "run")
     lines = [
         f"# Consistency scores of {table.experiment}",
         "",
-        f"{table.num_runs} runs, {table.num_train} training examples; made by `{provenance.get('command', '')}`.",
+        f"{num_runs}, {table.num_train} training examples; made by `{provenance.get('command', '')}`.",
         "",
         "| subset ratio | runs | held-out accuracy | standard error |",
         "|---|---|---|---|",
     ]
     columns = (findings.subset_ratios, findings.num_runs, findings.accuracy, findings.accuracy_error)
-    lines += [f"| {r:g} | {n} | {a:.4f} | {e:.4f} |" for r, n, a, e in zip(*columns, strict=True)]
-    lines += [
-        "",
-        "![held-out accuracy by ratio, with two standard errors](accuracy.png)",
+    lines += [f"| {r:g} | {n} | {a:.4f} | {_cell(e)} |" for r, n, a, e in zip(*columns, strict=True)]
+    lines += ["", "![held-out accuracy by ratio, with two standard errors](accuracy.png)"]
+    if found is not None:
+        lines += _reliability_table(found)
+    for sentence in needed_texts(findings):
+        lines += ["", f"{sentence[0].upper()}{sentence[1:]}."]
+    if found is not None:
+        lines += ["", "![split-half reliability](reliability.png)"]
+    if published is not None:
+        lines += ["", f"Rank correlation with the published scores: {published:.3f}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(error: float) -> str:
+    return "" if np.isnan(error) else f"{error:.4f}"
+
+
+def _reliability_table(found: reliability.Reliability) -> list[str]:
+    lines = [
         "",
         "Scores from two disjoint random sets of runs, n of each ratio: mean and standard deviation of their "
         f"correlation over {found.spearman.shape[1]} draws.",
@@ -254,9 +311,4 @@ def _as_markdown(
             f"{values[number].mean():.3f} ± {values[number].std():.3f}" for values in (found.pearson, found.spearman)
         ]
         lines.append(f"| {runs} | {texts[0]} | {texts[1]} |")
-    for sentence in needed_texts(findings):
-        lines += ["", f"{sentence[0].upper()}{sentence[1:]}."]
-    lines += ["", "![split-half reliability](reliability.png)"]
-    if published is not None:
-        lines += ["", f"Rank correlation with the published scores: {published:.3f}."]
-    return "\n".join(lines) + "\n"
+    return lines

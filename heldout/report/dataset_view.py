@@ -35,7 +35,8 @@ def view(saved: saved_scores.SavedScores, dataset: dataset_lib.Dataset | None) -
     if dataset is None:
         return DatasetView(None, saved.train_label, saved.test_label, None)
     images.check_drawable(dataset.image_shape, dataset.name)
-    num_train, num_test = next(iter(saved.ratios.values())).subset_influence.shape
+    scores = next(iter(saved.ratios.values()))
+    num_train, num_test = scores.num_train, scores.num_test
     _check("training", dataset.name, num_train, dataset.train.label, saved.train_label)
     _check("test", dataset.name, num_test, dataset.test.label, saved.test_label)
     return DatasetView(dataset, dataset.train.label, dataset.test.label, dataset.class_names)

@@ -112,8 +112,8 @@ def influence_bulk(scan: influence_scan.InfluenceScan) -> Chart:
         centres, counts = _coarser(scan.bin_counts, factor)
         _, noise = _coarser(scan.noise_counts, factor)
         shown = np.flatnonzero(np.abs(centres) <= max(4 * typical_error, 4.5 * width))
-        reach = centres[shown[-1]] + width / 2
-        axes.bar(centres[shown], counts[shown], width, color=PALETTE["accent-soft"], linewidth=0, label="pairs")
+        reach = _edges(centres[shown], width)[-1]
+        _bars(axes, centres[shown], counts[shown], width, PALETTE["accent-soft"], "pairs")
         _outline(axes, centres[shown], noise[shown], width)
         axes.yaxis.set_major_formatter(_short_number)
         axes.set_xlabel("subset influence, near 0")
@@ -137,11 +137,12 @@ def influence_tails(scan: influence_scan.InfluenceScan) -> Chart:
             (centres > width / 2, PALETTE["accent"], "helps"),
             (centres < -width / 2, PALETTE["harm"], "harms"),
         ):
-            axes.bar(centres[side], counts[side], width, color=colour, linewidth=0, label=name)
+            _bars(axes, centres[side], counts[side], width, colour, name)
         _outline(axes, centres, np.where(noise >= 0.5, noise, np.nan), width)
         _log_counts(axes, counts)
         filled = np.flatnonzero(counts)
-        edge = (np.abs(centres[filled]).max() if filled.size else 0.5) + width / 2 + 0.02
+        edge = (np.abs(centres[filled]).max() if filled.size else 0.5) + width / 2
+        edge = min(1.0, edge) + 0.02
         axes.set_xlim(-edge, edge)
         axes.set_xlabel("subset influence, whole range")
         axes.set_ylabel("pairs (log scale)")
@@ -230,19 +231,49 @@ def split_half_reliability(found: reliability.Reliability, wanted: float) -> Cha
             axes.plot(runs, mean, color=PALETTE[colour], linewidth=1.6, marker="o", markersize=4, label=name)
         mean = found.pearson.mean(axis=1)
         needed = reliability.runs_needed(mean[-1], runs[-1], wanted)
-        if runs[-1] < needed < 1000 * runs[-1]:
+        if found.is_telling(-1) and runs[-1] < needed < 1000 * runs[-1]:
             more = np.geomspace(runs[-1], 1.3 * needed, 50)
             predicted = reliability.predicted(mean[-1], runs[-1], more)
             axes.plot(more, predicted, color=PALETTE["accent"], linewidth=1, linestyle=(0, (4, 3)), label="predicted")
         axes.axhline(wanted, color=PALETTE["harm"], linewidth=1, label=f"{wanted:g}")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_short_number)
-        axes.set_ylim(0, 1.02)
+        lowest = np.fmin(found.pearson, found.spearman).min(initial=0.0, where=~np.isnan(found.pearson))
+        axes.set_ylim(float(lowest), 1.02)
         axes.set_xlabel("runs of each ratio (log scale)")
         axes.set_ylabel("split-half correlation")
         axes.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=PALETTE["muted"], handlelength=1.6)
 
     return _chart("split_half_reliability", draw)
+
+
+def score_scatter(first: np.ndarray, second: np.ndarray, first_name: str, second_name: str) -> Chart:
+    """One score of the same examples against another: points, or hexagons by their logarithm where they are many.
+
+    Args:
+        first: floats [n], on the horizontal axis; examples without either score are left out.
+        second: floats [n].
+        first_name: what stands at that axis.
+        second_name: what stands at the other.
+    """
+
+    def draw(axes: Any) -> None:
+        from matplotlib import colors  # heavy, and needed by reports only
+
+        known = ~(np.isnan(first) | np.isnan(second))
+        x, y = first[known], second[known]
+        ends = [min(x.min(initial=0), y.min(initial=0)), max(x.max(initial=0), y.max(initial=0))]
+        axes.plot(ends, ends, color=PALETTE["harm"], linewidth=1, linestyle=(0, (4, 3)))
+        if x.size <= _MAX_POINTS:
+            axes.scatter(x, y, s=9, color=PALETTE["accent"], alpha=0.55, linewidths=0)
+        else:
+            shades = colors.LinearSegmentedColormap.from_list("accent", [PALETTE["accent-faint"], PALETTE["accent"]])
+            axes.hexbin(x, y, gridsize=(50, 28), bins="log", mincnt=1, cmap=shades, linewidths=0.2)
+        axes.set_xlabel(first_name)
+        axes.set_ylabel(second_name)
+        axes.grid(True, axis="both")
+
+    return _chart("score_scatter", draw)
 
 
 def _chart(name: str, draw: Callable[[Any], None]) -> Chart:
@@ -290,10 +321,21 @@ def _histogram(axes: Any, values: np.ndarray, lowest: float, highest: float) -> 
     _log_counts(axes, counts)
 
 
+def _edges(centres: np.ndarray, width: float) -> np.ndarray:
+    """Where neighbouring bins begin, and the last one ends; influence lies in [-1, 1], whatever the width of a bin."""
+    return np.clip(np.append(centres - width / 2, centres[-1] + width / 2), -1, 1)
+
+
+def _bars(axes: Any, centres: np.ndarray, counts: np.ndarray, width: float, colour: str, label: str | None) -> None:
+    """One bar for each of some neighbouring bins, over no value that influence cannot take."""
+    if centres.size:
+        edges = _edges(centres, width)
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour, linewidth=0, label=label)
+
+
 def _outline(axes: Any, centres: np.ndarray, noise: np.ndarray, width: float) -> None:
     """What noise alone would give, as steps over the same bins as the bars; nothing where it is NaN."""
-    edges = np.append(centres - width / 2, centres[-1] + width / 2)
-    axes.stairs(noise, edges, baseline=None, color=PALETTE["ink"], linewidth=1.1, label="noise alone")
+    axes.stairs(noise, _edges(centres, width), baseline=None, color=PALETTE["ink"], linewidth=1.1, label="noise alone")
 
 
 def _log_counts(axes: Any, counts: np.ndarray) -> None:

@@ -14,7 +14,6 @@ from heldout.scoring import saved_scores
 
 # A page with more embedded images than this grows slow on a phone; with many classes each one shows fewer.
 MAX_GALLERY_CARDS = 1200
-_BLOCK_VALUES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +32,15 @@ class Memorized:
 class Gallery:
     """The extremes of one class; `label` None stands for all classes together.
 
-    `num_undefined` examples of the class have no memorization (no run trained on them, or none held them out), and
-    `num_zero` have a memorization of exactly 0.
+    `num_undefined` examples of the class have no memorization: no run trained on `num_never_in` of them, and none held
+    `num_never_heldout` out. `num_zero` have a memorization of exactly 0.
     """
 
     label: int | None
     num_examples: int
     num_undefined: int
+    num_never_in: int
+    num_never_heldout: int
     num_zero: int
     most: tuple[Memorized, ...]
     least: tuple[Memorized, ...]
@@ -110,6 +111,8 @@ def _gallery(
         label,
         members.size,
         undefined,
+        int((scores.memorization.num_in[members] == 0).sum()),
+        int((scores.memorization.num_heldout[members] == 0).sum()),
         int((values == 0).sum()),
         tuple(_memorized(scores, train_label, index) for index in most),
         tuple(_memorized(scores, train_label, index) for index in least),
@@ -146,39 +149,30 @@ def stories_of_tests(
     """
     chosen = selection.highest(scan.largest_per_test, num_tests)
     chosen = chosen[scan.largest_per_test[chosen] > 0]
-    values = _columns(scores.subset_influence, chosen)
-    spread = _columns(scores.influence_standard_error, chosen)
-    return [
-        _story(scores, int(test), labels, values[:, position], spread[:, position], per_side)
-        for position, test in enumerate(chosen)
-    ]
+    return [_story(scores, int(test), labels, per_side) for test in chosen]
 
 
 def _story(
     scores: saved_scores.RatioScores,
     test_index: int,
     labels: tuple[np.ndarray | None, np.ndarray | None],
-    values: np.ndarray,
-    spread: np.ndarray,
     per_side: int,
 ) -> Story:
     train_label, test_label = labels
 
-    def effects(indices: Sequence[int] | np.ndarray) -> tuple[TrainEffect, ...]:
+    def effects(pairs: Sequence[influence_scan.Pair]) -> tuple[TrainEffect, ...]:
         return tuple(
             TrainEffect(
-                int(index),
-                _label(train_label, index),
-                float(values[index]),
-                float(spread[index]),
-                float(scores.memorization.values[index]),
+                pair.train_index,
+                _label(train_label, pair.train_index),
+                pair.value,
+                pair.standard_error,
+                float(scores.memorization.values[pair.train_index]),
             )
-            for index in indices
+            for pair in pairs
         )
 
-    support = selection.support(scores)
-    helpful = [index for index in selection.highest(values, per_side, support) if values[index] > 0]
-    harmful = [index for index in selection.lowest(values, per_side, support) if values[index] < 0]
+    helpful, harmful = influence_scan.of_test(scores, test_index, per_side)
     return Story(
         test_index,
         _label(test_label, test_index),
@@ -186,15 +180,6 @@ def _story(
         effects(helpful),
         effects(harmful),
     )
-
-
-def _columns(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """A few columns of a matrix [N, M] that may be memory-mapped, float64 [N, C]; read in blocks of rows."""
-    rows = max(1, _BLOCK_VALUES // max(1, matrix.shape[1]))
-    result = np.empty((matrix.shape[0], len(columns)))
-    for start in range(0, matrix.shape[0], rows):
-        result[start : start + rows] = np.asarray(matrix[start : start + rows])[:, columns]
-    return result
 
 
 def _label(labels: np.ndarray | None, index: int) -> int | None:

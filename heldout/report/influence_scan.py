@@ -1,10 +1,11 @@
-"""One pass over the matrix of subset influence: its distribution, its extremes and its strongest pairs.
+"""What a report says of subset influence: its distribution, its extremes and its strongest pairs.
 
-The matrix [N, M] may be far larger than memory, so it is read in blocks of rows. Beside the distribution of the
-values stands the one that noise alone would give: the sum over all pairs of a normal distribution around 0 with the
-standard error of that pair. Where every run agreed about a test example (always right, or always wrong), all its
-values are exactly 0 with standard error 0; these pairs are counted apart, because they say nothing and would bury
-the rest.
+All of it comes from what was kept when the scores were computed (`heldout.scoring.influence_summary`), so that it takes
+no longer for the billions of pairs of ImageNet than for a few. Beside the distribution of the values stands the one
+that noise alone would give: the sum over all pairs of a normal distribution around 0 with the standard error that the
+pair would have if both sides had the same rate of right runs. Where every run agreed about a test example (always
+right, or always wrong), all its values are exactly 0; these pairs are counted apart, because they say nothing and would
+bury the rest.
 """
 
 import dataclasses
@@ -13,13 +14,15 @@ import math
 import numpy as np
 
 from heldout.report import selection
-from heldout.scoring import saved_scores
+from heldout.scoring import influence_extremes, influence_summary, saved_scores, uncertainty
+from zoo import errors
 
-_BLOCK_VALUES = 1 << 22
-_HALF_BINS = 500
-NUM_BINS = 2 * _HALF_BINS + 1
+_HALF_BINS = influence_extremes.HALF_BINS
+NUM_BINS = influence_extremes.NUM_BINS
 BIN_WIDTH = 1 / _HALF_BINS
 _ERROR_BINS = 400
+# Expected share of chance among pairs that are called sure.
+_RATE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +46,13 @@ class InfluenceScan:
         num_missing: pairs that are NaN, because one side has no run.
         num_constant: pairs whose test example every run got right, or every run got wrong; not in `bin_counts`.
         num_helpful: pairs at or above the threshold, of memorized training examples.
+        num_sure: of the helpful ones those with an adjusted p-value of at most `rate` (heldout/scoring/uncertainty.py).
+        rate: expected share of chance among these.
         num_harmful: pairs at or below minus the threshold, of memorized training examples.
         largest_per_test: float64 [M], largest absolute value of each test example; NaN where all are missing.
         pairs: the strongest helpful and harmful pairs, by falling absolute value, then by falling support.
-        typical_error: root mean square of the standard errors of the pairs in `bin_counts`; NaN if there are none.
+        typical_error: root mean square of the standard errors at common rates, of the pairs in `bin_counts`; NaN if
+            there are none.
         typical_step: by how much one more right run on the side with fewer runs moves the values of the median training
             example; NaN if no example has runs on both sides.
     """
@@ -57,6 +63,8 @@ class InfluenceScan:
     num_missing: int
     num_constant: int
     num_helpful: int
+    num_sure: int
+    rate: float
     num_harmful: int
     largest_per_test: np.ndarray
     pairs: tuple[Pair, ...]
@@ -67,102 +75,141 @@ class InfluenceScan:
 def scan(
     scores: saved_scores.RatioScores, *, pairs_influence: float, pairs_memorization: float, max_pairs: int
 ) -> InfluenceScan:
-    """Reads the whole matrix once.
+    """Reads what was kept of the matrix.
 
     Args:
-        scores: scores at one ratio; the matrices [N, M] may be memory-mapped.
+        scores: scores at one ratio.
         pairs_influence: a pair is strong if the absolute value of its subset influence is at least this.
         pairs_memorization: and if the memorization of its training example is at least this.
-        max_pairs: at most so many strong pairs are kept, the strongest by absolute value.
+        max_pairs: at most so many strong pairs are returned, the strongest by absolute value.
 
-    Returns:
-        The distribution, the extremes and the strong pairs. Cost: one read of both matrices.
+    Raises:
+        InvalidValueError: the scores were computed with higher thresholds.
     """
-    num_train, num_test = scores.subset_influence.shape
-    rows = max(1, _BLOCK_VALUES // max(1, num_test))
-    counts = np.zeros(NUM_BINS, dtype=np.int64)
-    errors_seen = np.zeros(_ERROR_BINS + 1, dtype=np.int64)
-    missing = constant = helpful = harmful = 0
-    square_sum = 0.0
-    largest = np.full(num_test, np.nan)
-    kept: list[np.ndarray] = []
-    memorized = scores.memorization.values >= pairs_memorization
-    support = selection.support(scores)
-    for start in range(0, num_train, rows):
-        values = np.asarray(scores.subset_influence[start : start + rows], dtype=np.float32)
-        spread = np.asarray(scores.influence_standard_error[start : start + rows], dtype=np.float32)
-        absent = np.isnan(values)
-        same = (values == 0) & (spread == 0)
-        varied = ~absent & ~same
-        missing += int(absent.sum())
-        constant += int(same.sum())
-        counts += np.bincount(_bins(values[varied]), minlength=NUM_BINS)
-        errors_seen += np.bincount(_error_bins(spread[varied]), minlength=_ERROR_BINS + 1)
-        square_sum += float(np.square(spread[varied], dtype=np.float64).sum())
-        largest = np.fmax(largest, np.fmax.reduce(np.abs(values), axis=0))
-        strong = (np.abs(values) >= pairs_influence) & memorized[start : start + rows, None]
-        helpful += int((strong & (values > 0)).sum())
-        harmful += int((strong & (values < 0)).sum())
-        kept = [_strongest(kept, _found(values, spread, strong, start, support), max_pairs)]
-    total = int(counts.sum())
+    summary, sides = scores.influence, scores.sides
+    _check_thresholds(summary, pairs_influence, pairs_memorization)
+    defined = sides.support > 0
+    varied = (sides.num_right > 0) & (sides.num_right < scores.num_runs)
+    num_constant = int(defined.sum()) * int((~varied).sum())
+    counts = summary.bin_counts.copy()
+    counts[_HALF_BINS] -= num_constant
+    row_errors, column_errors = _common_errors(scores, defined, varied)
+    found = summary.pairs
+    strong = np.abs(found.value) >= np.float32(pairs_influence)
+    strong &= scores.memorization.values[found.train_index] >= pairs_memorization
+    typical = math.sqrt(np.mean(row_errors**2) * np.mean(column_errors**2)) if counts.sum() else math.nan
     return InfluenceScan(
         bin_counts=counts,
-        noise_counts=_noise(errors_seen),
-        num_pairs=num_train * num_test,
-        num_missing=missing,
-        num_constant=constant,
-        num_helpful=helpful,
-        num_harmful=harmful,
-        largest_per_test=largest,
-        pairs=tuple(Pair(int(i), int(j), float(v), float(s)) for i, j, v, s, _ in (kept[0] if kept else ())),
-        typical_error=math.sqrt(square_sum / total) if total else math.nan,
-        typical_step=1 / float(np.median(support[support > 0])) if support.any() else math.nan,
+        noise_counts=_noise(_errors_seen(row_errors, column_errors)),
+        num_pairs=scores.num_train * scores.num_test,
+        num_missing=int((~defined).sum()) * scores.num_test,
+        num_constant=num_constant,
+        num_helpful=int((strong & (found.value > 0)).sum()),
+        num_sure=_num_sure(scores, np.flatnonzero(strong & (found.value > 0))),
+        rate=_RATE,
+        num_harmful=int((strong & (found.value < 0)).sum()),
+        largest_per_test=summary.largest_per_test.astype(np.float64),
+        pairs=_strongest(scores, np.flatnonzero(strong), max_pairs),
+        typical_error=typical,
+        typical_step=1 / float(np.median(sides.support[defined])) if defined.any() else math.nan,
     )
+
+
+def _check_thresholds(
+    summary: influence_summary.InfluenceSummary, pairs_influence: float, pairs_memorization: float
+) -> None:
+    if pairs_influence < summary.least_influence or pairs_memorization < summary.least_memorization:
+        raise errors.InvalidValueError(
+            f"pairs_influence {pairs_influence:g} and pairs_memorization {pairs_memorization:g}: the scores hold pairs "
+            f"from {summary.least_influence:g} and {summary.least_memorization:g} on; compute_scores with lower "
+            "thresholds and --overwrite, or ask for higher ones here"
+        )
+
+
+def _common_errors(
+    scores: saved_scores.RatioScores, defined: np.ndarray, varied: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the standard errors at a common rate: sqrt(1 / num_in + 1 / num_heldout) and sqrt(p (1 - p))."""
+    sides = scores.sides
+    rate = sides.num_right[varied].astype(np.float64) / scores.num_runs
+    return np.sqrt(1 / sides.num_in[defined] + 1 / sides.num_heldout[defined]), np.sqrt(rate * (1 - rate))
+
+
+def _errors_seen(row_errors: np.ndarray, column_errors: np.ndarray) -> np.ndarray:
+    """How many pairs have which standard error, int64 [_ERROR_BINS + 1]; few different factors, many pairs."""
+    seen = np.zeros(_ERROR_BINS + 1, np.int64)
+    rows, row_counts = np.unique(row_errors, return_counts=True)
+    columns, column_counts = np.unique(column_errors, return_counts=True)
+    for factor, count in zip(rows, row_counts, strict=True):
+        bins = np.minimum(np.rint(factor * columns * _ERROR_BINS), _ERROR_BINS).astype(np.int64)
+        np.add.at(seen, bins, count * column_counts)
+    return seen
+
+
+def _num_sure(scores: saved_scores.RatioScores, chosen: np.ndarray) -> int:
+    found = scores.influence.pairs
+    pairs = (found.train_index[chosen], found.test_index[chosen], found.value[chosen])
+    return int(np.count_nonzero(uncertainty.of_pairs(scores, *pairs).adjusted_p_value <= _RATE))
+
+
+def _strongest(scores: saved_scores.RatioScores, chosen: np.ndarray, max_pairs: int) -> tuple[Pair, ...]:
+    """Of the pairs of the summary at these positions the strongest: by absolute value, support, and index."""
+    found = scores.influence.pairs
+    train, test, value = found.train_index[chosen], found.test_index[chosen], found.value[chosen]
+    order = np.lexsort((test, train, -scores.sides.support[train], -np.abs(value)))[:max_pairs]
+    return _pairs(scores, train[order], test[order], value[order])
+
+
+def _pairs(
+    scores: saved_scores.RatioScores, train: np.ndarray, test: np.ndarray, value: np.ndarray
+) -> tuple[Pair, ...]:
+    spread = scores.influence_standard_error(train, test, value)
+    columns = (one.tolist() for one in (train, test, value, spread))
+    return tuple(Pair(*row) for row in zip(*columns, strict=True))
+
+
+def of_train(scores: saved_scores.RatioScores, train_index: int, count: int) -> tuple[Pair, ...]:
+    """The test examples that one training example influences most, helpful or harmful, the strongest first.
+
+    Args:
+        scores: scores at one ratio.
+        train_index: which.
+        count: at most so many, and no more than were kept.
+    """
+    lists = scores.influence.by_train
+    test = np.concatenate([lists.helpful_index[train_index], lists.harmful_index[train_index]])
+    value = np.concatenate([lists.helpful[train_index], lists.harmful[train_index]])[test >= 0]
+    test = test[test >= 0]
+    order = np.lexsort((test, -np.abs(value)))[:count]
+    return _pairs(scores, np.full(len(order), train_index), test[order], value[order])
+
+
+def of_test(scores: saved_scores.RatioScores, test_index: int, count: int) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """The training examples that help one test example most, and those that harm it most, the strongest first.
+
+    Args:
+        scores: scores at one ratio.
+        test_index: which.
+        count: at most so many of either, and no more than were kept.
+    """
+    lists = scores.influence.by_test
+    sides = []
+    for value, train in ((lists.helpful, lists.helpful_index), (lists.harmful, lists.harmful_index)):
+        chosen = train[test_index][train[test_index] >= 0][:count]
+        test = np.full(len(chosen), test_index)
+        sides.append(_pairs(scores, chosen, test, value[test_index][: len(chosen)]))
+    return sides[0], sides[1]
 
 
 def strongest_pair(scores: saved_scores.RatioScores) -> Pair | None:
     """The pair with the largest absolute subset influence, helpful or harmful; None where all are 0 or missing.
 
-    Of equal ones the pair whose training example has the larger support comes first, then the smaller indices. Cost:
-    one read of the matrix of values.
+    Of equal ones the pair whose training example has the larger support comes first, then the smaller indices.
     """
-    num_train, num_test = scores.subset_influence.shape
-    rows = max(1, _BLOCK_VALUES // max(1, num_test))
-    largest = np.full(num_train, np.nan)
-    for start in range(0, num_train, rows):
-        values = np.asarray(scores.subset_influence[start : start + rows], dtype=np.float32)
-        largest[start : start + rows] = np.fmax.reduce(np.abs(values), axis=1, initial=np.nan)
+    lists = scores.influence.by_train
+    largest = np.fmax(lists.helpful[:, 0], -lists.harmful[:, 0])
     best = selection.highest(largest, 1, selection.support(scores))
-    if not best.size or largest[best[0]] == 0:
-        return None
-    train = int(best[0])
-    row = np.asarray(scores.subset_influence[train], dtype=np.float64)
-    test = int(np.nanargmax(np.abs(row)))
-    return Pair(train, test, float(row[test]), float(scores.influence_standard_error[train, test]))
-
-
-def _bins(values: np.ndarray) -> np.ndarray:
-    return np.rint(values * _HALF_BINS).astype(np.int64) + _HALF_BINS
-
-
-def _error_bins(spread: np.ndarray) -> np.ndarray:
-    # The largest possible error is sqrt(1/4 + 1/4) < 1, with one run on either side.
-    return np.rint(spread * _ERROR_BINS).astype(np.int64)
-
-
-def _found(values: np.ndarray, spread: np.ndarray, strong: np.ndarray, start: int, support: np.ndarray) -> np.ndarray:
-    """The strong pairs of a block of rows; float64 [P, 5]: train, test, value, error, support."""
-    rows, columns = np.nonzero(strong)
-    train = rows + start
-    found = [train, columns, values[rows, columns], spread[rows, columns], support[train]]
-    return np.column_stack(found).astype(np.float64)
-
-
-def _strongest(kept: list[np.ndarray], found: np.ndarray, max_pairs: int) -> np.ndarray:
-    """The kept pairs and those found, cut to the strongest; [P, 5] as of `_found`."""
-    together = np.concatenate([*kept, found])
-    order = np.lexsort((together[:, 1], together[:, 0], -together[:, 4], -np.abs(together[:, 2])))
-    return together[order[:max_pairs]]
+    return of_train(scores, int(best[0]), 1)[0] if best.size else None
 
 
 def _noise(errors_seen: np.ndarray) -> np.ndarray:

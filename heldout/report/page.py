@@ -69,8 +69,7 @@ def build(
         options: sizes and thresholds.
 
     Returns:
-        HTML that needs nothing but itself, and its charts. Cost: one read of the matrices of subset influence, and a
-        second of a few of their columns.
+        HTML that needs nothing but itself, and its charts.
     """
     scan = influence_scan.scan(
         scores,
@@ -85,7 +84,9 @@ def build(
     stories = galleries.stories_of_tests(scores, scan, labels, options.num_stories, options.num_effects)
     embedded, table = _embed(view, shown, stories, scan.pairs)
     columns = {
-        "examples": tables.examples(scores, saved.consistency, view.train_label, options.max_examples),
+        "examples": tables.examples(
+            scores, saved.consistency, view.train_label, options.max_examples, saved.clean_train_label
+        ),
         "pairs": tables.pairs(scan.pairs, scores, labels),
     }
     charts = _charts(saved, scores, scan)
@@ -101,6 +102,7 @@ def build(
         "galleries": shown,
         "per_side": per_side,
         "stories": stories,
+        "changed": _changed(saved),
         "largest_effect": max(
             (abs(effect.value) for story in stories for effect in (*story.helpful, *story.harmful)), default=1.0
         ),
@@ -128,6 +130,14 @@ def _charts(
     return tuple(charts)
 
 
+def _changed(saved: saved_scores.SavedScores) -> dict[int, int]:
+    """Clean labels of the training examples whose labels were changed on purpose, by index."""
+    if saved.is_changed is None or saved.clean_train_label is None:
+        return {}
+    index = np.flatnonzero(saved.is_changed)
+    return dict(zip(index.tolist(), saved.clean_train_label[index].tolist(), strict=True))
+
+
 def _facts(saved: saved_scores.SavedScores, scores: saved_scores.RatioScores) -> dict[str, Any]:
     """Numbers that the prose of the template needs."""
     support, profile = scores.memorization, saved.consistency.profile
@@ -141,6 +151,9 @@ def _facts(saved: saved_scores.SavedScores, scores: saved_scores.RatioScores) ->
         "memorized_share": scores.memorized.count / defined if defined else float("nan"),
         "undefined": formats.undefined(support.num_in, support.num_heldout),
         "few_runs": formats.few_runs(scores.num_runs, support.num_in, support.num_heldout),
+        "num_memorized_changed": 0
+        if saved.is_changed is None
+        else int((saved.is_changed & (support.values >= scores.memorized.threshold)).sum()),
         "num_certain": int((support.standard_error == 0).sum()),
         "median_in": int(np.median(support.num_in)),
         "median_heldout": int(np.median(support.num_heldout)),

@@ -23,7 +23,7 @@ from heldout.datasets import registry
 from heldout.experiments import recipes
 from heldout.report import dataset_view, page, selection
 from heldout.scoring import saved_scores
-from zoo import errors, files, npz
+from zoo import errors, files
 
 SCHEMA_VERSION = 1
 PAGE_NAME = "report.html"
@@ -90,8 +90,6 @@ def render_scores(saved: saved_scores.SavedScores, config: ReportConfig) -> Repo
     record = _read_record(output, options, config.overwrite)
     if record is not None and record["options"] == options and record["digest"] == digest and _intact(output, record):
         return _result(output, record["files"], up_to_date=True)
-    if isinstance(scores.subset_influence, np.memmap):
-        npz.verify(saved.directory / saved_scores.influence_name(scores.subset_ratio))
     dataset = _load(config, saved.experiment) if config.dataset else None
     built = page.build(saved, scores, dataset_view.view(saved, dataset), config.options)
     contents = {f"figures/{chart.name}.png": chart.png for chart in built.charts}

@@ -27,13 +27,13 @@ def text_summary(
     Returns:
         Runs, a warning where they are few, accuracy, the number of memorized examples with its interval, the most
         memorized example, the test examples that it influences most, and the strongest pair of all, each value with
-        its standard error. Cost: one read of the matrix of subset influence.
+        its standard error.
 
     Raises:
         InvalidValueError: the ratio was not scored.
     """
     scores = selection.ratio_scores(saved, subset_ratio)
-    num_train, num_test = scores.subset_influence.shape
+    num_train, num_test = scores.num_train, scores.num_test
     lines = [
         f"{saved.experiment}: {counted(scores.num_runs, 'run')} at subset ratio {scores.subset_ratio:g}, "
         f"{num_train} training and {num_test} test examples",
@@ -45,17 +45,20 @@ def text_summary(
         f"{percent(scores.mean_test_accuracy)} test",
         memorized_sentence(scores.memorized),
     ]
-    undefined = int(np.isnan(scores.memorization.values).sum())
-    if undefined:
-        verb, them = ("has", "it") if undefined == 1 else ("have", "them")
-        lines.append(
-            f"{counted(undefined, 'example')} {verb} no memorization: no run trained on {them}, or none held {them} out"
-        )
+    if undefined := int(np.isnan(scores.memorization.values).sum()):
+        verb = "has" if undefined == 1 else "have"
+        lines.append(f"{counted(undefined, 'example')} {verb} no memorization: {_why_undefined(scores)}")
+    spread: list[float] = []
     best = selection.highest(scores.memorization.values, 1, selection.support(scores))
     if best.size:
-        lines += _most_memorized(saved, scores, int(best[0]), class_names, num_tests)
-    if (pair := influence_scan.strongest_pair(scores)) is not None:
-        lines.append(_strongest_pair(saved, scores, pair, class_names))
+        pairs = influence_scan.of_train(scores, int(best[0]), num_tests)
+        lines += _most_memorized(saved, scores, int(best[0]), pairs, class_names)
+        spread += [scores.memorization.standard_error[best[0]], *(pair.standard_error for pair in pairs)]
+    if (strongest := influence_scan.strongest_pair(scores)) is not None:
+        lines.append(_strongest_pair(saved, scores, strongest, class_names))
+        spread.append(strongest.standard_error)
+    if 0 in spread:
+        lines.append("(an error of 0 means that no run disagreed, not that the value is certain)")
     return "\n".join(lines)
 
 
@@ -82,12 +85,22 @@ def value_with_error(value: float, standard_error: float) -> str:
     return f"{value:+.2f} +- {standard_error:.2f}"
 
 
+def _why_undefined(scores: saved_scores.RatioScores) -> str:
+    """Which of the two that memorization compares is missing, with counts: "5 were never held out"."""
+    support = scores.memorization
+    parts = [
+        ("never trained on", int((support.num_in == 0).sum())),
+        ("never held out", int((support.num_heldout == 0).sum())),
+    ]
+    return ", ".join(f"{number} {'was' if number == 1 else 'were'} {what}" for what, number in parts if number)
+
+
 def _most_memorized(
     saved: saved_scores.SavedScores,
     scores: saved_scores.RatioScores,
     index: int,
+    pairs: Sequence[influence_scan.Pair],
     class_names: Sequence[str] | None,
-    num_tests: int,
 ) -> list[str]:
     support = scores.memorization
     score = value_with_error(support.values[index], support.standard_error[index])
@@ -95,15 +108,12 @@ def _most_memorized(
         f"most memorized: training example {index}{_class(saved.train_label, index, class_names)}, memorization "
         f"{score} {_runs(support, index)}"
     ]
-    row = np.asarray(scores.subset_influence[index], dtype=np.float64)
-    spread = np.asarray(scores.influence_standard_error[index], dtype=np.float64)
-    for test in selection.highest(np.abs(row), num_tests):
+    for pair in pairs:
+        test = pair.test_index
         lines.append(
-            f"  its subset influence on test example {test}{_class(saved.test_label, int(test), class_names)}: "
-            f"{value_with_error(row[test], spread[test])}"
+            f"  its subset influence on test example {test}{_class(saved.test_label, test, class_names)}: "
+            f"{value_with_error(pair.value, pair.standard_error)}"
         )
-    if support.standard_error[index] == 0:
-        lines.append("  (an error of 0 means that no run disagreed, not that the value is certain)")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from heldout.report import influence_scan, selection
-from heldout.scoring import saved_scores
+from heldout.scoring import saved_scores, uncertainty
 from heldout.scoring import scores as scores_lib
 
 ROWS_PER_PAGE = 50
@@ -21,6 +21,7 @@ def examples(
     consistency: scores_lib.Consistency,
     train_label: np.ndarray | None,
     max_rows: int,
+    clean_label: np.ndarray | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of the table of training examples, by original index; the most memorized ones where it must be cut.
 
@@ -29,6 +30,8 @@ def examples(
         consistency: its score and the number of ratios behind it.
         train_label: int64 [N], or None: then there is no column `label`.
         max_rows: at most so many rows.
+        clean_label: int64 [N], labels before some were changed on purpose, which the column `clean_label` shows where
+            they differ; None where none were: then there is no such column.
     """
     support = scores.memorization
     rows = np.arange(support.values.size)
@@ -37,6 +40,9 @@ def examples(
     columns: dict[str, list[Any]] = {"index": rows.tolist()}
     if train_label is not None:
         columns["label"] = train_label[rows].tolist()
+        if clean_label is not None:
+            before = zip(clean_label[rows].tolist(), columns["label"], strict=True)
+            columns["clean_label"] = [clean if clean != label else None for clean, label in before]
     columns |= {
         "memorization": _numbers(support.values[rows]),
         "standard_error": _numbers(support.standard_error[rows]),
@@ -68,9 +74,14 @@ def pairs(
     for name, indices, known in (("train_label", train, labels[0]), ("test_label", test, labels[1])):
         if known is not None:
             columns[name] = known[indices].tolist()
+    value = np.array([pair.value for pair in found], np.float32)
+    sure = uncertainty.of_pairs(scores, train, test, value)
     columns |= {
-        "value": _numbers(np.array([pair.value for pair in found])),
+        "value": _numbers(value),
         "standard_error": _numbers(np.array([pair.standard_error for pair in found])),
+        "low": _numbers(sure.low),
+        "high": _numbers(sure.high),
+        "adjusted_p_value": [float(f"{one:.2g}") for one in np.where(value > 0, sure.adjusted_p_value, 1.0)],
         "memorization": _numbers(scores.memorization.values[train]),
         "test_accuracy": _numbers(scores.test_accuracy[test]),
     }

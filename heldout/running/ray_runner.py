@@ -16,18 +16,18 @@ import pathlib
 import shutil
 import signal
 import socket
-import tempfile
 import threading
 from typing import Any
 
 import numpy as np
 
-from heldout.running import code_version, dispatch, workers
+from heldout.running import code_version, dispatch, scratch, workers
 from zoo import errors
 
 # Ray's name for "start a cluster of this process's own".
 _OWN_CLUSTER = "local"
 _CONNECT_SECONDS = 10
+_END_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ class ActorPool:
 
 def _packed(write: workers.Supply) -> dict[str, np.ndarray]:
     """The files of a folder as bytes."""
-    with tempfile.TemporaryDirectory(prefix="heldout-data-") as folder:
+    with scratch.folder() as folder:
         target = pathlib.Path(folder) / "supply"
         write(str(target))
         return {path.name: np.fromfile(path, np.uint8) for path in sorted(target.iterdir())}
@@ -218,13 +218,15 @@ class Host:
         names: tuple[str, ...],
         *contents: dict[str, np.ndarray],
     ) -> None:
-        self._folder = tempfile.mkdtemp(prefix="heldout-data-")
-        paths = {name: os.path.join(self._folder, name) for name in names}
+        self._folder = scratch.make()
+        self._data = os.path.join(self._folder, "data")
+        os.mkdir(self._data)
+        paths = {name: os.path.join(self._data, name) for name in names}
         for path, files_of_folder in zip(paths.values(), contents, strict=True):
             os.mkdir(path)
             for name, content in files_of_folder.items():
                 content.tofile(os.path.join(path, name))
-        self._process = workers.WorkerProcess(module, threads)
+        self._process = workers.WorkerProcess(module, threads, self._folder)
         self._process.send(first | {"setup": first["setup"] | paths})
 
     def listen(self) -> Iterator[dispatch.Message]:
@@ -232,7 +234,7 @@ class Host:
         try:
             for message in self._process.messages():
                 if message.get("done"):
-                    shutil.rmtree(self._folder, ignore_errors=True)  # read or mapped
+                    shutil.rmtree(self._data, ignore_errors=True)  # read or mapped
                 yield message
             end = self._process.how_it_ended()
         finally:
@@ -244,6 +246,11 @@ class Host:
         """Hands the process a line."""
         self._process.send(message)
 
+    def end(self) -> None:
+        """Ends the process and deletes what was temporary, which the end of the actor alone would leave."""
+        self._process.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
 
 class _ActorWorker:
     """An actor and the thread that listens to it."""
@@ -251,6 +258,7 @@ class _ActorWorker:
     def __init__(self, ray: Any, number: int, actor: Any, answers: dispatch.Answers) -> None:
         self._ray = ray
         self._actor = actor
+        self._has_begun = False
         self._end = dispatch.End("a worker of the cluster was lost", lost=True)
         self._listener = threading.Thread(target=self._listen, args=(number, answers), daemon=True)
         self._listener.start()
@@ -259,6 +267,7 @@ class _ActorWorker:
         try:
             for reference in self._actor.listen.options(num_returns="streaming").remote():
                 message = self._ray.get(reference)
+                self._has_begun = True
                 if "ended" in message:
                     self._end = dispatch.End(**message["ended"])
                 else:
@@ -284,6 +293,9 @@ class _ActorWorker:
         return self._end
 
     def end(self) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            if self._has_begun:  # one that waits for a place would not answer
+                self._ray.get(self._actor.end.remote(), timeout=_END_SECONDS)
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._actor)
         self._listener.join(timeout=5)

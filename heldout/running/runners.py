@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from typing import Protocol
 
-from heldout.running import dispatch, ray_runner, workers
+from heldout.running import dispatch, ray_runner, scratch, workers
 from zoo import errors
 
 LOCAL, RAY = "local", "ray"
@@ -130,12 +130,13 @@ def opened(runner: Runner, device: str, workers_wanted: int | None = None) -> It
     check(runner, device)
     if runner.name == LOCAL:
         most = workers_wanted or (workers.num_cores() if device == "cpu" else 1)
-        yield OpenRunner(most, lambda num_workers: max(1, workers.num_cores() // max(1, num_workers)), _process_pool)
+        with scratch.folder() as folder:
+            make_pool: MakePool = functools.partial(_process_pool, folder)
+            yield OpenRunner(most, lambda num_workers: max(1, workers.num_cores() // max(1, num_workers)), make_pool)
         return
     places = _places(runner)
     with ray_runner.cluster(places) as room:
-        make_pool = functools.partial(_actor_pool, places)
-        yield OpenRunner(workers_wanted or room, lambda _: places.num_cpus, make_pool)
+        yield OpenRunner(workers_wanted or room, lambda _: places.num_cpus, functools.partial(_actor_pool, places))
 
 
 def _places(runner: Runner) -> ray_runner.Places:
@@ -143,9 +144,9 @@ def _places(runner: Runner) -> ray_runner.Places:
 
 
 def _process_pool(
-    module: str, setup: dispatch.Message, supplies: Mapping[str, workers.Supply], num_threads: int
+    folder: str, module: str, setup: dispatch.Message, supplies: Mapping[str, workers.Supply], num_threads: int
 ) -> dispatch.Pool:
-    return workers.ProcessPool(module, setup, num_threads, supplies)
+    return workers.ProcessPool(module, setup, num_threads, supplies, folder)
 
 
 def _actor_pool(

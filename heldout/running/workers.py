@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 
-from heldout.running import code_version, dispatch
+from heldout.running import code_version, dispatch, scratch
 from zoo import errors, files
 
 Message = dispatch.Message
@@ -80,8 +80,9 @@ def run_tasks(
         WorkerError: a worker died; the others are ended.
         TaskError: what a worker reported as an error of the user's.
     """
-    pool = ProcessPool(module, setup, threads_per_worker, supplies or {})
-    yield from dispatch.run(pool, tasks, num_workers, recover)
+    with scratch.folder() as folder:
+        pool = ProcessPool(module, setup, threads_per_worker, supplies or {}, folder)
+        yield from dispatch.run(pool, tasks, num_workers, recover)
 
 
 class ProcessPool:
@@ -94,31 +95,33 @@ class ProcessPool:
         supplies: folders that workers need while they start; each function writes one to a path that does not exist
             yet, and the setup gets the path under the same name. A worker has read or mapped all of it when it says
             that it is ready: then the folder goes, so that a kill leaves no copy.
+        folder: for these and for all that is temporary in the workers; outlives them.
     """
 
-    def __init__(self, module: str, setup: Message, threads: int, supplies: Mapping[str, Supply]) -> None:
+    def __init__(self, module: str, setup: Message, threads: int, supplies: Mapping[str, Supply], folder: str) -> None:
         self._module = module
         self._setup = setup
         self._threads = threads
         self._supplies = supplies
-        self._folder: str | None = None
+        self._folder = folder
+        self._data: str | None = None
 
     def start(self, number: int, answers: dispatch.Answers) -> "_ProcessWorker":
         """Starts a process; the first one waits until the folders are written."""
-        if self._supplies and self._folder is None:
-            self._folder = tempfile.mkdtemp(prefix="heldout-data-")
+        if self._supplies and self._data is None:
+            self._data = tempfile.mkdtemp(prefix="data-", dir=self._folder)
             for name, write in self._supplies.items():
-                write(os.path.join(self._folder, name))
-        paths = {name: os.path.join(self._folder or "", name) for name in self._supplies}
-        worker = _ProcessWorker(number, self._module, self._threads, answers)
+                write(os.path.join(self._data, name))
+        paths = {name: os.path.join(self._data or "", name) for name in self._supplies}
+        worker = _ProcessWorker(number, self._module, self._threads, self._folder, answers)
         worker.send({"setup": self._setup | paths})
         return worker
 
     def all_started(self) -> None:
         """Deletes the folders."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._data is not None:
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._data = None
 
 
 class WorkerProcess:
@@ -127,9 +130,10 @@ class WorkerProcess:
     Args:
         module: importable program that calls `serve`.
         threads: computing threads.
+        folder: for what is temporary; None for the one of this process.
     """
 
-    def __init__(self, module: str, threads: int) -> None:
+    def __init__(self, module: str, threads: int, folder: str | None = None) -> None:
         self._reading_end, writing_end = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; nameless, so a kill leaves nothing
         environment = os.environ | {
@@ -139,6 +143,7 @@ class WorkerProcess:
             "PYTHONPATH": os.pathsep.join([*(path or os.getcwd() for path in sys.path), os.getcwd()]),
             "OMP_NUM_THREADS": str(threads),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+            "TMPDIR": folder or tempfile.gettempdir(),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
@@ -191,8 +196,8 @@ class WorkerProcess:
 class _ProcessWorker:
     """A process and the thread that listens to it."""
 
-    def __init__(self, number: int, module: str, threads: int, answers: dispatch.Answers) -> None:
-        self._process = WorkerProcess(module, threads)
+    def __init__(self, number: int, module: str, threads: int, folder: str, answers: dispatch.Answers) -> None:
+        self._process = WorkerProcess(module, threads, folder)
         self.send = self._process.send
         self.how_it_ended = self._process.how_it_ended
         self._listener = threading.Thread(target=self._listen, args=(number, answers), daemon=True)

@@ -14,7 +14,7 @@ Labels prove the order: every reader of a file that carries labels takes the lab
 file that has others. The MNIST file and the pairs carry none, so their order has to be taken on trust.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 import dataclasses
 import os
 import tokenize
@@ -26,8 +26,9 @@ from zoo import errors, files, npz
 # Rates and their differences may exceed their range by rounding, never by more.
 _SLACK = 1e-6
 _PAIR_MEMBERS = ("tr_idx", "tt_idx", "infl", "mem")
-_BLOCK_VALUES = 1 << 22
 _NUM_MNIST = 60000
+# Blocks of rows of subset influence, float32, for original indices of rows and of columns.
+WithinClass = Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]]
 # What NumPy's npy header parser raises over bytes that are not as promised.
 _NPY_ERRORS = (ValueError, EOFError, SyntaxError, TypeError, KeyError, tokenize.TokenError, MemoryError, RecursionError)
 
@@ -93,7 +94,7 @@ class CScores:
 
 def write_class_influence(
     path: files.PathLike,
-    subset_influence: np.ndarray,
+    within_class: WithinClass,
     memorization: np.ndarray,
     train_label: np.ndarray,
     test_label: np.ndarray,
@@ -102,7 +103,8 @@ def write_class_influence(
 
     Args:
         path: the file to create or replace.
-        subset_influence: floats [N, M], possibly memory-mapped.
+        within_class: given the original indices of the rows and columns of one class, yields consecutive blocks of
+            rows of their subset influence, float32.
         memorization: floats [N].
         train_label: integers [N].
         test_label: integers [M].
@@ -110,11 +112,9 @@ def write_class_influence(
     Raises:
         MismatchError: the shapes disagree.
     """
-    N, M = subset_influence.shape
-    if (memorization.shape, train_label.shape, test_label.shape) != ((N,), (N,), (M,)):
+    if memorization.shape != train_label.shape:
         raise errors.MismatchError(
-            f"subset_influence has shape {(N, M)}, but memorization {memorization.shape}, train_label "
-            f"{train_label.shape} and test_label {test_label.shape}; expected {(N,)}, {(N,)} and {(M,)}"
+            f"memorization has shape {memorization.shape}, but train_label {train_label.shape}; expected the same"
         )
     with npz.StreamWriter(path) as writer:
         writer.array("tr_labels", train_label.astype(np.int64))
@@ -125,19 +125,11 @@ def write_class_influence(
             writer.array(f"tr_classidx_{label}", rows)
             writer.array(f"tt_classidx_{label}", columns)
             shape = (len(rows), len(columns))
-            writer.blocks(
-                f"infl_matrix_class{label}", subset_influence.dtype, shape, _gather(subset_influence, rows, columns)
-            )
+            writer.blocks(f"infl_matrix_class{label}", np.float32, shape, within_class(rows, columns))
 
 
 def _classes(train_label: np.ndarray, test_label: np.ndarray) -> list[int]:
     return [int(label) for label in np.union1d(train_label, test_label)]
-
-
-def _gather(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(1, _BLOCK_VALUES // max(len(columns), 1))
-    for start in range(0, len(rows), step):
-        yield np.asarray(matrix[np.ix_(rows[start : start + step], columns)])
 
 
 def read_class_influence(

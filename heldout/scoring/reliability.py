@@ -12,8 +12,10 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from zoo import errors, run_table
+from zoo import errors, files, run_table
 
+# With fewer runs behind a score, one odd run decides what is predicted from it.
+_LEAST_RUNS = 4
 # Scores of every example, float64 [N], NaN where there is none, from a table of runs.
 Score = Callable[[run_table.RunTable], np.ndarray]
 
@@ -27,12 +29,35 @@ class Reliability:
         pearson: float64 [S, D], linear correlation over examples in each of D draws.
         spearman: float64 [S, D], correlation of ranks; ties have their mean rank.
         num_examples: int64 [S, D], how many examples had both scores.
+        num_ratios: subset ratios of which each score has that many runs.
     """
 
     num_runs: np.ndarray
     pearson: np.ndarray
     spearman: np.ndarray
     num_examples: np.ndarray
+    num_ratios: int
+
+    def spread(self, row: int) -> float:
+        """Standard error of the linear correlation of one draw: over draws, and over examples around no correlation."""
+        return float(np.sqrt(self.pearson[row].var() + 1 / max(1.0, self.num_examples[row].mean())))
+
+    def is_telling(self, row: int) -> bool:
+        """Whether what is predicted from this number of runs means anything: enough of them, and a mean above noise."""
+        enough = self.num_runs[row] * self.num_ratios >= _LEAST_RUNS
+        return bool(enough and self.pearson[row].mean() > 2 * self.spread(row))  # NaN is not
+
+
+def too_few_runs(subset_ratios: np.ndarray, num_runs: np.ndarray) -> str:
+    """Which ratios have too few runs for two halves, as a sentence; "" where all have two.
+
+    Args:
+        subset_ratios: [K].
+        num_runs: of each, [K].
+    """
+    pairs = zip(subset_ratios, num_runs, strict=True)
+    lacking = [f"ratio {ratio:g} has {files.count_text(int(runs), 'run')}" for ratio, runs in pairs if runs < 2]
+    return f"{', '.join(lacking)}; the reliability of scores takes two of each ratio" if lacking else ""
 
 
 def split_half(
@@ -55,6 +80,8 @@ def split_half(
         InvalidValueError: a ratio has too few runs for two such halves.
     """
     rows_by_ratio = [np.flatnonzero(table.subset_ratio == ratio) for ratio in table.subset_ratios]
+    if lacking := too_few_runs(np.array(table.subset_ratios), np.array([len(rows) for rows in rows_by_ratio])):
+        raise errors.InvalidValueError(f"{lacking}; train more runs")
     most = min(len(rows) for rows in rows_by_ratio) // 2
     sizes = _doubling(most) if num_runs is None else sorted(num_runs)
     if not sizes or sizes[0] < 1 or sizes[-1] > most:
@@ -68,12 +95,12 @@ def split_half(
         shuffled = [generator.permutation(rows) for rows in rows_by_ratio]
         found.append([_agreement(table, score, shuffled, size) for size in sizes])
     values = np.array(found).transpose(2, 1, 0)
-    return Reliability(np.array(sizes, np.int64), values[0], values[1], values[2].astype(np.int64))
+    return Reliability(np.array(sizes, np.int64), values[0], values[1], values[2].astype(np.int64), len(rows_by_ratio))
 
 
 def _doubling(most: int) -> list[int]:
     sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
-    return [*sizes, most] if most else []
+    return [*sizes, most]
 
 
 def _agreement(

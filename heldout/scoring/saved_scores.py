@@ -1,7 +1,8 @@
 """The score files of one experiment: what they hold, and how they are written and read back.
 
     scores-<ratio>.npz             memorization, accuracies and their support at one subset ratio
-    subset_influence-<ratio>.npz   the influence matrix, see `heldout.scoring.influence_file`
+    influence-<ratio>.npz          what is kept of subset influence, see `heldout.scoring.influence_summary`
+    subset_influence-<ratio>.npy   the influence matrix [N, M], where it was kept, see `heldout.scoring.influence_pass`
     consistency.npz                consistency profile and score over the ratios
     config.json                    which computation the files belong to, and whether it was finished
 
@@ -17,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from heldout.scoring import bootstrap, influence_file, scores
+from heldout.scoring import bootstrap, influence_matrix, influence_summary, scores
 from zoo import errors, files, layout, npz
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG_NAME = "config.json"
 CONSISTENCY_NAME = "consistency.npz"
 PROVENANCE = "provenance"
@@ -28,9 +29,16 @@ _MEANS = ("mean_accuracy_in", "mean_accuracy_heldout", "mean_test_accuracy")
 _PER_TRAIN = ("memorization", "standard_error", "num_in", "num_heldout", "accuracy_in", "accuracy_heldout")
 _MEMORIZED = tuple(field.name for field in dataclasses.fields(bootstrap.CountInterval))
 _CONSISTENCY = tuple(field.name for field in dataclasses.fields(scores.Consistency))
-_LABELS = ("train_label", "test_label")
+_LABELS = ("train_label", "test_label", "clean_train_label")
 _RECORD_KINDS = {"schema_version": int, "complete": bool, "config": dict, PROVENANCE: dict, "files": list}
-_PROVENANCE_KINDS = {"experiment": str, "table_digest": str, "num_train": int, "num_test": int, "subset_ratios": list}
+_PROVENANCE_KINDS = {
+    "experiment": str,
+    "table_digest": str,
+    "num_train": int,
+    "num_test": int,
+    "subset_ratios": list,
+    "has_matrix": bool,
+}
 _REPAIR = "; delete it and compute the scores again"
 
 
@@ -49,9 +57,9 @@ class RatioScores:
         mean_accuracy_heldout: share of all pairs (run, example it held out) that are right; NaN without such pairs.
         mean_test_accuracy: share of all pairs (run, test example) that are right; NaN without test examples.
         memorized: number of examples with memorization >= its threshold (0.25), with an interval.
+        influence: what is kept of subset influence in any case: distribution, strongest of each example, pairs.
         subset_influence: float32 [N, M], memory-mapped, train row and test column; positive helps; NaN rows where
-            `memorization` is NaN.
-        influence_standard_error: float32 [N, M], memory-mapped; NaN where the influence is.
+            `memorization` is NaN. None where the matrix was not kept.
     """
 
     subset_ratio: float
@@ -64,8 +72,43 @@ class RatioScores:
     mean_accuracy_heldout: float
     mean_test_accuracy: float
     memorized: bootstrap.CountInterval
-    subset_influence: np.ndarray
-    influence_standard_error: np.ndarray
+    influence: influence_summary.InfluenceSummary
+    subset_influence: np.ndarray | None
+
+    @property
+    def num_train(self) -> int:
+        """N."""
+        return len(self.accuracy_in)
+
+    @property
+    def num_test(self) -> int:
+        """M."""
+        return len(self.test_accuracy)
+
+    @property
+    def sides(self) -> influence_matrix.Sides:
+        """Runs per training example and side, right runs per test example."""
+        num_right = np.rint(self.test_accuracy * self.num_runs).astype(np.float32)
+        return influence_matrix.Sides(self.memorization.num_in, self.memorization.num_heldout, num_right)
+
+    def influence_standard_error(
+        self, train_index: np.ndarray, test_index: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        """Standard errors of chosen values of subset influence, which follow from the values.
+
+        Args:
+            train_index: integers, the rows of the values.
+            test_index: integers, the columns; both broadcast against the values.
+            values: float32, subset influence of these pairs.
+
+        Returns:
+            float32 of the common shape, sqrt(p1 (1 - p1) / num_in + p0 (1 - p0) / num_heldout); NaN where the value
+            is, 0 where both rates are 0 or 1.
+        """
+        sides, rows, columns = self.sides, np.asarray(train_index), np.asarray(test_index)
+        return influence_matrix.standard_errors(
+            values, sides.num_in[rows], sides.num_heldout[rows], sides.num_right[columns]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +120,13 @@ class SavedScores:
         experiment: its name.
         schema_version: of the files.
         provenance: `table_digest` (hex), `num_runs` (all ratios together), `dataset` (its name and version,
-            or None), `subset_ratios` (list), `num_train`, `num_test`, `has_labels`, `num_draws`, `experiment`,
-            `heldout_version`.
+            or None), `subset_ratios` (list), `num_train`, `num_test`, `has_labels`, `has_matrix`, `num_draws`,
+            `experiment`, `heldout_version`.
         ratios: subset_ratio -> RatioScores, ascending.
         consistency: Consistency over the same ratios.
         train_label: int64 [N], or None where the run table holds no labels.
         test_label: int64 [M], or None.
+        clean_train_label: int64 [N], the labels before some were changed on purpose; None where none were.
     """
 
     directory: pathlib.Path
@@ -93,6 +137,14 @@ class SavedScores:
     consistency: scores.Consistency
     train_label: np.ndarray | None
     test_label: np.ndarray | None
+    clean_train_label: np.ndarray | None = None
+
+    @property
+    def is_changed(self) -> np.ndarray | None:
+        """Training examples with a label that was changed on purpose, bool [N]; None where none were."""
+        if self.clean_train_label is None or self.train_label is None:
+            return None
+        return self.train_label != self.clean_train_label
 
 
 def scores_name(subset_ratio: float) -> str:
@@ -101,17 +153,27 @@ def scores_name(subset_ratio: float) -> str:
 
 
 def influence_name(subset_ratio: float) -> str:
-    """File name of the influence matrix of one ratio."""
-    return f"subset_influence-{layout.ratio_name(subset_ratio)}.npz"
+    """File name of what is kept of the influence matrix of one ratio."""
+    return f"influence-{layout.ratio_name(subset_ratio)}.npz"
+
+
+def matrix_name(subset_ratio: float) -> str:
+    """File name of the influence matrix of one ratio, without the suffix .npy."""
+    return f"subset_influence-{layout.ratio_name(subset_ratio)}"
 
 
 def common_members(
-    provenance: Mapping[str, Any], train_label: np.ndarray | None, test_label: np.ndarray | None
+    provenance: Mapping[str, Any],
+    train_label: np.ndarray | None,
+    test_label: np.ndarray | None,
+    clean_train_label: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Members that every npz file of a computation holds: schema version, provenance, and labels where known."""
     members = {"schema_version": np.asarray(SCHEMA_VERSION), PROVENANCE: np.asarray(provenance_text(provenance))}
     if train_label is not None and test_label is not None:
         members |= {"train_label": train_label, "test_label": test_label}
+    if clean_train_label is not None:
+        members["clean_train_label"] = clean_train_label
     return members
 
 
@@ -133,7 +195,7 @@ def write_ratio(path: files.PathLike, fields: Mapping[str, Any], common: Mapping
 
     Args:
         path: the file to create or replace.
-        fields: every field of a RatioScores but the two influence matrices.
+        fields: every field of a RatioScores but the influence.
         common: from `common_members`.
     """
     members: dict[str, Any] = {**common, **fields}
@@ -150,7 +212,7 @@ def write_consistency(path: files.PathLike, consistency: scores.Consistency, com
 
 
 def load(directory: files.PathLike) -> SavedScores:
-    """Reads the score files of one experiment; the influence matrices are memory-mapped.
+    """Reads the score files of one experiment; influence matrices are memory-mapped.
 
     Args:
         directory: the folder that `score_files.compute_scores` wrote.
@@ -178,6 +240,7 @@ def load(directory: files.PathLike) -> SavedScores:
         consistency=consistency,
         train_label=labels.get("train_label"),
         test_label=labels.get("test_label"),
+        clean_train_label=labels.get("clean_train_label"),
     )
 
 
@@ -242,9 +305,8 @@ def load_ratio(directory: pathlib.Path, subset_ratio: float, provenance: Mapping
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PER_TRAIN, (num_train,))
     shapes |= {"test_accuracy": (num_test,), **dict.fromkeys(scalars, ())}
     members = _read(directory / scores_name(subset_ratio), provenance, shapes)
-    matrices = (influence_file.VALUES, influence_file.STANDARD_ERROR)
-    shapes = dict.fromkeys(matrices, (num_train, num_test))
-    mapped = _read(directory / influence_name(subset_ratio), provenance, shapes, memory_map=matrices)
+    path = directory / influence_name(subset_ratio)
+    _read(path, provenance, {})
     return RatioScores(
         subset_ratio=subset_ratio,
         num_runs=int(members["num_runs"]),
@@ -258,9 +320,28 @@ def load_ratio(directory: pathlib.Path, subset_ratio: float, provenance: Mapping
         mean_accuracy_in=float(members["mean_accuracy_in"]),
         mean_accuracy_heldout=float(members["mean_accuracy_heldout"]),
         mean_test_accuracy=float(members["mean_test_accuracy"]),
-        subset_influence=mapped[influence_file.VALUES],
-        influence_standard_error=mapped[influence_file.STANDARD_ERROR],
+        influence=influence_summary.read(path, num_train, num_test),
+        subset_influence=_read_matrix(directory, subset_ratio, provenance),
     )
+
+
+def _read_matrix(directory: pathlib.Path, subset_ratio: float, provenance: Mapping[str, Any]) -> np.ndarray | None:
+    """The influence matrix, memory-mapped; None where none was kept."""
+    if not provenance["has_matrix"]:
+        return None
+    path = directory / f"{matrix_name(subset_ratio)}.npy"
+    shape = (provenance["num_train"], provenance["num_test"])
+    try:
+        matrix = np.load(path, mmap_mode="r") if all(shape) else np.load(path)
+    except FileNotFoundError as error:
+        raise errors.MissingFileError(f"{path}: no such file; compute the scores again with --overwrite") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise errors.DamagedFileError(f"{path}: not a sound npy file ({error}){_REPAIR}") from error
+    if matrix.shape != shape or matrix.dtype != np.float32:
+        raise errors.DamagedFileError(
+            f"{path}: dtype {matrix.dtype} and shape {matrix.shape}, expected float32 of shape {shape}{_REPAIR}"
+        )
+    return matrix
 
 
 def _read_consistency(
@@ -272,8 +353,9 @@ def _read_consistency(
     shapes = {name: one_dimensional.get(name, (num_rows, sizes[0])) for name in _CONSISTENCY}
     members = _read(path, provenance, shapes)
     labels = {name: members[name] for name in _LABELS if name in members}
+    expected_sizes = dict(zip(_LABELS, (*sizes, sizes[0]), strict=True))
     for name, label in labels.items():
-        expected = sizes[_LABELS.index(name) : _LABELS.index(name) + 1]
+        expected = (expected_sizes[name],)
         if label.shape != expected or label.dtype.kind != "i":
             raise errors.DamagedFileError(f"{path}: {name} has shape {label.shape}, expected {expected}{_REPAIR}")
     return scores.Consistency(**{name: members[name] for name in _CONSISTENCY}), labels

@@ -8,11 +8,15 @@ import numpy as np
 
 from heldout.datasets import registry
 from heldout.experiments import recipes
+from heldout.running import runners
 from heldout.scoring import score_tables
 from zoo import errors, layout
 
 # The weights of the draws take 4 bytes per draw and run.
 _MAX_DRAWS = 1_000_000
+# Bytes of a matrix that is kept without being asked for.
+_LARGEST_MATRIX = 1 << 33
+MATRIX_CHOICES = ("auto", "yes", "no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +28,11 @@ class ScoreConfig:
         experiment: name of one.
         subset_ratios: which ratios; None for all that have runs.
         output: folder of the score files; None for <zoo>/<experiment>/scores.
-        memory_limit_mb: MiB that an influence matrix in the making may take beside the run table; the run table,
-            the other scores and the tables are not bounded by it.
+        memory_limit_mb: MiB that subset influence in the making may take beside the run table; the run table, the
+            other scores and the tables are not bounded by it.
+        matrix: "yes" or "no": whether to keep the matrix of subset influence, 4 N M bytes a ratio; "auto" for yes where
+            it is at most 8 GiB.
+        top_k: entries in the lists of the strongest influence of each example.
         table_format: "parquet" or "csv".
         dataset: name of the data set whose labels the scores are to carry; None for those in the run table, and
             where it has none for those of the data set in the experiment's recipe.
@@ -34,6 +41,8 @@ class ScoreConfig:
         pairs_influence: least subset influence of a high-influence pair.
         pairs_memorization: least memorization of its training example.
         overwrite: replace the scores of another configuration.
+        runner: where the tiles of subset influence are computed.
+        device: "cpu", "gpu" or "tpu", on which the counts of runs are computed; they are the same.
     """
 
     zoo: str
@@ -41,6 +50,8 @@ class ScoreConfig:
     subset_ratios: tuple[float, ...] | None = None
     output: str | None = None
     memory_limit_mb: int = 2048
+    matrix: str = "auto"
+    top_k: int = 10
     table_format: str = "parquet"
     dataset: str | None = None
     data_dir: str | None = None
@@ -48,6 +59,12 @@ class ScoreConfig:
     pairs_influence: float = 0.15
     pairs_memorization: float = 0.25
     overwrite: bool = False
+    runner: runners.Runner = dataclasses.field(default_factory=runners.Runner)
+    device: str = "cpu"
+
+    def keeps_matrix(self, num_train: int, num_test: int) -> bool:
+        """Whether the matrices of subset influence are kept."""
+        return self.matrix == "yes" or (self.matrix == "auto" and 4 * num_train * num_test <= _LARGEST_MATRIX)
 
     @property
     def directory(self) -> pathlib.Path:
@@ -66,7 +83,7 @@ class ScoreConfig:
             MissingFileError: its npz file is not there.
         """
         identity = dataclasses.asdict(self)
-        for name in ("zoo", "output", "memory_limit_mb", "data_dir", "overwrite"):
+        for name in ("zoo", "output", "memory_limit_mb", "data_dir", "overwrite", "runner", "device"):
             del identity[name]
         identity["subset_ratios"] = None if self.subset_ratios is None else sorted(self.subset_ratios)
         identity["dataset"] = self._dataset_identity()
@@ -88,8 +105,11 @@ def check(config: ScoreConfig) -> None:
         InvalidValueError: a value is out of range; the message names it.
     """
     score_tables.check_format(config.table_format)
-    for name, low, high in (("memory_limit_mb", 1, np.inf), ("num_draws", 1, _MAX_DRAWS)):
+    runners.check(config.runner, "cpu")
+    for name, low, high in (("memory_limit_mb", 1, np.inf), ("num_draws", 1, _MAX_DRAWS), ("top_k", 1, 1000)):
         _check_range(name, getattr(config, name), low, high)
+    if config.matrix not in MATRIX_CHOICES:
+        raise errors.InvalidValueError(f"matrix: got {config.matrix!r}, expected one of {', '.join(MATRIX_CHOICES)}")
     for name in ("pairs_influence", "pairs_memorization"):
         _check_range(name, getattr(config, name), -1, 1)
     ratios = config.subset_ratios

@@ -1,8 +1,9 @@
 """All scores of one experiment, from its run folders to files.
 
 Memorization and subset influence after Feldman & Zhang (2020), consistency after Jiang et al. (2021), each with
-counts and standard errors. Into one folder go, per subset ratio, scores-<ratio>.npz and subset_influence-<ratio>.npz,
-and once consistency.npz (see `heldout.scoring.saved_scores`), the tables examples and high_influence_pairs (see
+counts and standard errors. Into one folder go, per subset ratio, scores-<ratio>.npz, influence-<ratio>.npz and, unless
+it is too large, the matrix subset_influence-<ratio>.npy, and once consistency.npz (see
+`heldout.scoring.saved_scores`), the tables examples and high_influence_pairs (see
 `heldout.scoring.score_tables`), the same results in the formats of the papers under published/ (see
 `heldout.scoring.published_formats`), and config.json.
 
@@ -20,10 +21,10 @@ from typing import Any
 import numpy as np
 
 import heldout
+from heldout.experiments import label_noise
 from heldout.scoring import (
     bootstrap,
-    influence_file,
-    influence_matrix,
+    influence_files,
     published_formats,
     saved_scores,
     score_config,
@@ -84,9 +85,9 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
         MismatchError: the folder holds the scores of another configuration, or of a ratio that has no runs any more;
             or the data set is not the one behind the runs, or contradicts the labels of the run table.
         DamagedFileError: config.json of the folder is unsound.
-        DiskSpaceError: the disk has too little room for the influence matrices (`influence_file.check_disk`).
+        DiskSpaceError: the disk has too little room for the influence matrices (`influence_files.check_disk`).
 
-    Cost: 2 T N M floating point operations and 8 N M bytes of disk per ratio.
+    Cost: T N M / 64 population counts and, where the matrix is kept, 4 N M bytes of disk per ratio.
     """
     report = progress or (lambda what, done, total: None)
     score_config.check(config)
@@ -96,7 +97,7 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     labelled = score_labels.updated_table(config, functools.partial(report, "reading runs"))
     ratios = _chosen_ratios(config, labelled.table)
     provenance = _provenance(config, identity, labelled.table, ratios)
-    names = _file_names(config, ratios, has_labels=score_labels.has_labels(labelled.table))
+    names = _file_names(config, ratios, has_labels=provenance["has_labels"], has_matrix=provenance["has_matrix"])
     new_record = _record(identity, provenance, names)
     summary = ScoreSummary(
         config.directory,
@@ -152,14 +153,17 @@ def _provenance(
         "subset_ratios": list(ratios),
         "dataset": identity["dataset"],
         "has_labels": score_labels.has_labels(table),
+        "has_matrix": config.keeps_matrix(table.num_train, table.num_test),
         "num_draws": config.num_draws,
         "heldout_version": heldout.__version__,
     }
 
 
-def _file_names(config: ScoreConfig, ratios: Sequence[float], has_labels: bool) -> list[str]:
+def _file_names(config: ScoreConfig, ratios: Sequence[float], *, has_labels: bool, has_matrix: bool) -> list[str]:
     """Every file of the computation but config.json, relative to the folder."""
     names = [name(ratio) for ratio in ratios for name in (saved_scores.scores_name, saved_scores.influence_name)]
+    if has_matrix:
+        names += [f"{saved_scores.matrix_name(ratio)}.npy" for ratio in ratios]
     names += [saved_scores.CONSISTENCY_NAME]
     names += [f"{table}.{config.table_format}" for table in ("examples", "high_influence_pairs")]
     names += [_published_name("high_influence_pairs", ratio) for ratio in ratios]
@@ -188,13 +192,13 @@ def _make_room(
 ) -> None:
     """Refuses to begin without the memory or the disk for the influence matrices."""
     for ratio in ratios:
-        influence_matrix.check_memory_limit(table.select(ratio), config.memory_limit_mb << 20)
+        influence_files.check_means(config, table.select(ratio))
     _remove_unfinished(config.directory)
-    paths = [config.directory / saved_scores.influence_name(ratio) for ratio in ratios]
-    num_missing = sum(not path.exists() for path in paths)
+    shape = (table.num_train, table.num_test)
+    outdated = [ratio for ratio in ratios if not influence_files.is_current(config, ratio, provenance, shape)]
+    there = [(config.directory / f"{saved_scores.matrix_name(ratio)}.npy").exists() for ratio in outdated]
     # One that is replaced lies beside its successor while that is written.
-    is_replaced = any(path.exists() and not saved_scores.is_current(path, provenance) for path in paths)
-    influence_file.check_disk(config.directory, num_missing + is_replaced, table.num_train, table.num_test)
+    influence_files.check_disk(config, there.count(False) + any(there), table.num_train, table.num_test)
 
 
 def _remove_stale(config: ScoreConfig, record: Mapping[str, Any] | None, names: Sequence[str]) -> None:
@@ -231,14 +235,16 @@ def _write_files(
     provenance: Mapping[str, Any],
     report: Progress,
 ) -> None:
-    common = saved_scores.common_members(provenance, table.train_label, table.test_label)
+    path = layout.labels_path(config.zoo, config.experiment)
+    clean_label = label_noise.read_clean_label(path, table.train_label)
+    common = saved_scores.common_members(provenance, table.train_label, table.test_label, clean_label)
     for ratio in ratios:
         _write_ratio(config, table.select(ratio), ratio, provenance, common, report)
     consistency = scores.consistency(table, ratios)
     saved_scores.write_consistency(config.directory / saved_scores.CONSISTENCY_NAME, consistency, common)
     report("tables", 0, 1)
     loaded = [saved_scores.load_ratio(config.directory, ratio, provenance) for ratio in ratios]
-    _write_tables(config, table, loaded, consistency)
+    _write_tables(config, table, loaded, consistency, clean_label)
     report("tables", 1, 1)
 
 
@@ -257,21 +263,13 @@ def _write_ratio(
         report(what, 0, 1)
         saved_scores.write_ratio(path, _ratio_members(runs, ratio, config.num_draws), common)
     report(what, 1, 1)
-    path = config.directory / saved_scores.influence_name(ratio)
     what = f"subset influence at ratio {layout.ratio_name(ratio)}"
-    if not saved_scores.is_current(path, provenance):
-        influence_file.write(
-            path,
-            runs,
-            ratio,
-            extra=common,
-            memory_limit_bytes=config.memory_limit_mb << 20,
-            progress=functools.partial(report, what),
-        )
+    if not influence_files.is_current(config, ratio, provenance, (runs.num_train, runs.num_test)):
+        influence_files.write(config, runs, ratio, provenance, common, functools.partial(report, what))
 
 
 def _ratio_members(runs: run_table.RunTable, ratio: float, num_draws: int) -> dict[str, Any]:
-    """Everything of a RatioScores but the influence matrices."""
+    """Everything of a RatioScores but the influence."""
     counts = scores.count_sides_of(runs)
     test_right = scores.sum_bit_columns(runs.test_correctness_bits, runs.num_test)
     return {
@@ -293,12 +291,13 @@ def _write_tables(
     table: run_table.RunTable,
     ratios: Sequence[saved_scores.RatioScores],
     consistency: scores.Consistency,
+    clean_label: np.ndarray | None,
 ) -> None:
     """The tables, and the same results in the published formats."""
     labels = (table.train_label, table.test_label)
-    pairs = [score_tables.find_pairs(one, config.pairs_influence, config.pairs_memorization) for one in ratios]
+    pairs = [score_tables.find_pairs(one) for one in ratios]
     suffix, directory = config.table_format, config.directory
-    examples = score_tables.example_columns(ratios, consistency, table.train_label)
+    examples = score_tables.example_columns(ratios, consistency, table.train_label, clean_label)
     score_tables.write(directory / f"examples.{suffix}", examples, suffix)
     pair_table = score_tables.pair_columns([one.subset_ratio for one in ratios], pairs, *labels)
     score_tables.write(directory / f"high_influence_pairs.{suffix}", pair_table, suffix)
@@ -317,7 +316,7 @@ def _write_tables(
     for ratio in ratios:
         published_formats.write_class_influence(
             directory / _published_name("class_influence", ratio.subset_ratio),
-            ratio.subset_influence,
+            influence_files.within_class(table.select(ratio.subset_ratio)),
             ratio.memorization.values,
             table.train_label,
             table.test_label,

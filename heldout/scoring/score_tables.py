@@ -13,14 +13,11 @@ import dataclasses
 
 import numpy as np
 
-from heldout.scoring import saved_scores, scores
-from zoo import errors, files, layout
+from heldout.scoring import saved_scores, scores, uncertainty
+from zoo import errors, files
 
 TABLE_FORMATS = ("parquet", "csv")
-# Rows of the influence matrix are searched this many bytes at a time.
-_SEARCH_BYTES = 1 << 25
-# More pairs than this are no selection: the tables would take gigabytes of memory.
-MAX_PAIRS = 10_000_000
+_UNCERTAINTY = tuple(field.name for field in dataclasses.fields(uncertainty.Uncertainty))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +29,7 @@ class Pairs:
         test_index: int64.
         subset_influence: float32; positive helps.
         standard_error: float32, of the influence.
+        uncertainty: of the influence.
         memorization: float64, of the training example.
     """
 
@@ -39,55 +37,41 @@ class Pairs:
     test_index: np.ndarray
     subset_influence: np.ndarray
     standard_error: np.ndarray
+    uncertainty: uncertainty.Uncertainty
     memorization: np.ndarray
 
 
-def find_pairs(ratio: saved_scores.RatioScores, least_influence: float, least_memorization: float) -> Pairs:
-    """Pairs with subset influence >= least_influence and memorization >= least_memorization.
+def find_pairs(ratio: saved_scores.RatioScores) -> Pairs:
+    """The helpful pairs of a ratio's summary, with what a table says of them.
 
     Args:
-        ratio: scores of one subset ratio.
-        least_influence: compared in float32, the precision of the matrix.
-        least_memorization: compared in float64.
+        ratio: scores of one subset ratio; its thresholds are those of the scores.
 
     Returns:
-        The Pairs, ordered by falling influence, then by train and test index. NaN reaches no threshold.
-
-    Raises:
-        InvalidValueError: there are more than `MAX_PAIRS`.
+        The Pairs, ordered by falling influence, then by train and test index.
     """
-    candidates = np.flatnonzero(ratio.memorization.values >= least_memorization)
-    step = max(1, _SEARCH_BYTES // (4 * max(ratio.subset_influence.shape[1], 1)))
-    found, num_found = [np.zeros((2, 0), np.int64)], 0
-    for start in range(0, len(candidates), step):
-        rows = candidates[start : start + step]
-        high = ratio.subset_influence[rows] >= np.float32(least_influence)
-        num_found += int(np.count_nonzero(high))
-        if num_found > MAX_PAIRS:
-            raise errors.InvalidValueError(
-                f"more than {MAX_PAIRS} pairs at subset ratio {layout.ratio_name(ratio.subset_ratio)} reach "
-                f"pairs_influence {least_influence} and pairs_memorization {least_memorization}: raise one of the two. "
-                "With --overwrite the matrices that are finished are kept"
-            )
-        hits, columns = np.nonzero(high)
-        found.append(np.stack([rows[hits], columns]))
-    train_index, test_index = np.concatenate(found, axis=1)
-    values = np.asarray(ratio.subset_influence[train_index, test_index])
-    order = np.argsort(-values, kind="stable")
-    train_index, test_index = train_index[order], test_index[order]
+    found = ratio.influence.pairs
+    helpful = np.flatnonzero(found.value > 0)
+    order = helpful[np.argsort(-found.value[helpful], kind="stable")]
+    train_index, test_index = (side[order].astype(np.int64) for side in (found.train_index, found.test_index))
+    values = found.value[order]
     return Pairs(
         train_index=train_index,
         test_index=test_index,
-        subset_influence=values[order],
-        standard_error=np.asarray(ratio.influence_standard_error[train_index, test_index]),
+        subset_influence=values,
+        standard_error=ratio.influence_standard_error(train_index, test_index, values),
+        uncertainty=uncertainty.of_pairs(ratio, train_index, test_index, values),
         memorization=ratio.memorization.values[train_index],
     )
 
 
 def example_columns(
-    ratios: Sequence[saved_scores.RatioScores], consistency: scores.Consistency, train_label: np.ndarray | None
+    ratios: Sequence[saved_scores.RatioScores],
+    consistency: scores.Consistency,
+    train_label: np.ndarray | None,
+    clean_label: np.ndarray | None = None,
 ) -> dict[str, np.ndarray | None]:
-    """Columns of the examples table by name; None for labels that are not known."""
+    """Columns of the examples table by name; None for labels that are not known, or were never changed."""
     num_train = len(consistency.score)
 
     def tile(per_example: np.ndarray) -> np.ndarray:
@@ -96,18 +80,26 @@ def example_columns(
     def join(name: str, of_memorization: bool = False) -> np.ndarray:
         return np.concatenate([getattr(ratio.memorization if of_memorization else ratio, name) for ratio in ratios])
 
+    sure = [uncertainty.of_examples(uncertainty.side_counts(ratio)) for ratio in ratios]
+    interval, integral = uncertainty.of_consistency(consistency), scores.consistency_integral(consistency)
     return {
         "train_index": tile(np.arange(num_train)),
         "label": None if train_label is None else tile(train_label),
+        "clean_label": None if clean_label is None else tile(clean_label),
         "subset_ratio": np.repeat([ratio.subset_ratio for ratio in ratios], num_train),
         "memorization": join("values", True),
         "memorization_standard_error": join("standard_error", True),
+        **{f"memorization_{name}": np.concatenate([getattr(one, name) for one in sure]) for name in _UNCERTAINTY},
         "num_in": join("num_in", True),
         "num_heldout": join("num_heldout", True),
         "accuracy_in": join("accuracy_in"),
         "accuracy_heldout": join("accuracy_heldout"),
         "consistency_score": tile(consistency.score),
         "consistency_standard_error": tile(consistency.score_standard_error),
+        "consistency_low": tile(interval.low),
+        "consistency_high": tile(interval.high),
+        "consistency_integral": tile(integral.values),
+        "consistency_integral_standard_error": tile(integral.standard_error),
         "num_ratios": tile(consistency.num_ratios),
     }
 
@@ -119,8 +111,10 @@ def pair_columns(
     test_label: np.ndarray | None,
 ) -> dict[str, np.ndarray | None]:
     """Columns of the high-influence pairs table by name; None for labels that are not known."""
-    joined = {
-        field.name: np.concatenate([getattr(one, field.name) for one in pairs]) for field in dataclasses.fields(Pairs)
+    names = [field.name for field in dataclasses.fields(Pairs) if field.name != "uncertainty"]
+    joined = {name: np.concatenate([getattr(one, name) for one in pairs]) for name in names}
+    joined |= {
+        f"influence_{name}": np.concatenate([getattr(one.uncertainty, name) for one in pairs]) for name in _UNCERTAINTY
     }
     return {
         "subset_ratio": np.repeat(np.asarray(subset_ratios, np.float64), [len(one.train_index) for one in pairs]),
@@ -130,6 +124,7 @@ def pair_columns(
         "test_label": None if test_label is None else test_label[joined["test_index"]],
         "subset_influence": joined["subset_influence"],
         "influence_standard_error": joined["standard_error"],
+        **{name: joined[name] for name in joined if name.startswith("influence_")},
         "memorization": joined["memorization"],
     }
 

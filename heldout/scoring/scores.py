@@ -5,7 +5,7 @@ Memorization after Feldman & Zhang (2020, eq. 1), estimated from the runs of one
     memorization[i] = P(run is right on i | i in its subset) - P(run is right on i | i held out)
 
 Consistency after Jiang et al. (2021, "C-scores"): held-out accuracy of every example per subset ratio, a profile of
-shape [K, N], and its mean over the ratios, the score of shape [N].
+shape [K, N], and its mean over the ratios, the score of shape [N]; or its integral over the ratios.
 
 All counts are exact integers, taken from the packed bits; rates and errors are float64. Runs of different subset
 ratios are never pooled: memorization is asked for one ratio, consistency keeps one row per ratio.
@@ -65,6 +65,22 @@ class Consistency:
     score: np.ndarray
     num_ratios: np.ndarray
     score_standard_error: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ConsistencyIntegral:
+    """Held-out accuracy of every training example, integrated over the subset ratio.
+
+    Attributes:
+        values: float64 [N] in [0, 1]; NaN where fewer than two ratios have a held-out run of the example.
+        standard_error: float64 [N], root of the summed squares of weight times standard error of the profile; NaN
+            where the value is. As that error it is 0 where all rates are 0 or 1.
+        num_ratios: int64 [N] in 0..K, the ratios between which the integral was taken, ends included.
+    """
+
+    values: np.ndarray
+    standard_error: np.ndarray
+    num_ratios: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,4 +203,42 @@ def consistency(table: run_table.RunTable, subset_ratios: Sequence[float] | None
         score=rate(np.nansum(profile, axis=0), num_ratios),
         num_ratios=num_ratios,
         score_standard_error=rate(np.sqrt(np.nansum(variance, axis=0)), num_ratios),
+    )
+
+
+def consistency_integral(consistency: Consistency) -> ConsistencyIntegral:
+    """Held-out accuracy of every training example, its mean over subset ratios that are spread evenly.
+
+    The profile of Jiang et al. (2021) is made a number by an expectation over a uniform ratio; here by an integral. For
+    an example held out at the ratios r_1 < ... < r_k, with held-out accuracies c_1 to c_k,
+
+        values = 1 / (r_k - r_1)  sum_j (r_(j+1) - r_j) (c_j + c_(j+1)) / 2,
+
+    the trapezoid rule over the span of those ratios. Beside the score, which is a plain mean, ratios count by the
+    room they have: it matters where ratios are spaced unevenly, as in 0.1, 0.2, 0.9. Where an example lacks a ratio
+    at either end, its span is shorter than that of others, and the values do not compare exactly.
+
+    Args:
+        consistency: K ratios, ascending, N examples.
+
+    Returns:
+        A ConsistencyIntegral of shape [N].
+    """
+    there = ~np.isnan(consistency.profile)
+    ratios = np.where(there, consistency.subset_ratios[:, np.newaxis], np.nan)
+    # fmax and fmin pass NaN by: the nearest ratio with data at or below, and at or above, each row.
+    below = np.fmax.accumulate(ratios, axis=0)
+    above = np.fmin.accumulate(ratios[::-1], axis=0)[::-1]
+    before = np.concatenate([np.full_like(ratios[:1], np.nan), below[:-1]])
+    after = np.concatenate([above[1:], np.full_like(ratios[:1], np.nan)])
+    width = np.where(np.isnan(after), ratios, after) - np.where(np.isnan(before), ratios, before)
+    weights = rate(np.where(there, width / 2, 0), below[-1] - above[0])
+    num_ratios = np.count_nonzero(there, axis=0)
+    enough = num_ratios >= 2
+    value = np.sum(np.where(there, weights * consistency.profile, 0), axis=0)
+    variance = np.sum(np.where(there, (weights * consistency.standard_error) ** 2, 0), axis=0)
+    return ConsistencyIntegral(
+        values=np.where(enough, value, np.nan),
+        standard_error=np.where(enough, np.sqrt(variance), np.nan),
+        num_ratios=np.asarray(num_ratios, np.int64),
     )

@@ -1,7 +1,8 @@
 """Which rule applies R models of an architecture at once, from the whole network down to its layers.
 
 For each kind of module a function (module, context, inputs) -> outputs; inputs and outputs are images, features or maps
-as ensemble_layers.py describes them. Networks here do what their own `__call__` does, part by part.
+as ensemble_layers.py describes them. Networks here do what their own `__call__` does, part by part; a subclass that
+only puts other parts into a list of layers or a ResNet is applied by their rules.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,14 @@ Context = ensemble_layers.Context
 
 def supports(module: tf.Module) -> bool:
     """Whether there is a rule for the module and everything in it."""
-    if isinstance(module, sequential.SequentialClassifier):
+    kind = _kind(module)
+    if kind is sequential.SequentialClassifier:
         return all(map(supports, module.layers))
-    if isinstance(module, snt.Conv2D):
-        return type(module) is snt.Conv2D and module.data_format == "NHWC"
-    if isinstance(module, resnet.ResNet):
-        return not module._resnet_v2
-    return type(module) in _RULES
+    if kind is snt.Conv2D:
+        return module.data_format == "NHWC"
+    if kind is resnet.ResNet:
+        return not module._resnet_v2 and all(map(supports, _resnet_parts(module)))
+    return kind in _RULES
 
 
 def apply(module: tf.Module, context: Context, inputs: tf.Tensor) -> tf.Tensor:
@@ -39,7 +41,22 @@ def apply(module: tf.Module, context: Context, inputs: tf.Tensor) -> tf.Tensor:
     Returns:
         Features or maps.
     """
-    return _RULES[type(module)](module, context, inputs)
+    return _RULES[_kind(module)](module, context, inputs)
+
+
+def _kind(module: tf.Module) -> type:
+    """The class by whose rule a module is applied: its own, or the network that it is made as a form of."""
+    own = type(module)
+    networks = [network for network in _NETWORKS if isinstance(module, network) and not _overrides(own, network)]
+    return networks[0] if networks else own
+
+
+def _overrides(own: type, network: type) -> bool:
+    """Whether a subclass changes any method of a network, except how it is made."""
+    between = own.__mro__[: own.__mro__.index(network)]
+    methods = [name for part in between for name, value in vars(part).items() if hasattr(value, "__get__")]
+    # Sonnet gives every class a __repr__ of its own.
+    return any(hasattr(network, name) for name in methods if name == "__call__" or not name.startswith("__"))
 
 
 def _in_sequence(modules: list[tf.Module], context: Context, inputs: tf.Tensor) -> tf.Tensor:
@@ -91,6 +108,10 @@ def _block_group(module: resnet.BlockGroup, context: Context, inputs: tf.Tensor)
     return _in_sequence(module._blocks, context, inputs)
 
 
+def _resnet_parts(module: resnet.ResNet) -> list[tf.Module]:
+    return [module._initial_conv, module._initial_batchnorm, *module._block_groups, module._logits]
+
+
 def _resnet(module: resnet.ResNet, context: Context, inputs: tf.Tensor) -> tf.Tensor:
     outputs = tf.nn.relu(_in_sequence([module._initial_conv, module._initial_batchnorm], context, inputs))
     outputs = tf.nn.max_pool2d(outputs, ksize=3, strides=2, padding="SAME")
@@ -112,5 +133,7 @@ _RULES: dict[type, Callable[..., tf.Tensor]] = {
     small_inception.SmallInception: _small_inception,
     resnet.BottleNeckBlockV1: _bottleneck,
     resnet.BlockGroup: _block_group,
-    resnet.ResNet50: _resnet,
+    resnet.ResNet: _resnet,
 }
+# What they are made of is up to their subclasses.
+_NETWORKS = (sequential.SequentialClassifier, resnet.ResNet)

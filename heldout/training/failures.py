@@ -72,13 +72,16 @@ class Failure:
         return cls(**{name: value[name] for name in types})
 
 
-def describe(recipe: recipes.Recipe, result: run_results.RunResult, data_dir: str | None = None) -> Failure:
+def describe(
+    recipe: recipes.Recipe, result: run_results.RunResult, data_dir: str | None = None, store: str | None = None
+) -> Failure:
     """The failure behind a result, as of now.
 
     Args:
         recipe: of the experiment.
         result: one with a failure.
         data_dir: where the data set lies, for the command.
+        store: address of the zoo, where the folder of the run only stands for it.
     """
     run = result.run
     return Failure(
@@ -90,14 +93,16 @@ def describe(recipe: recipes.Recipe, result: run_results.RunResult, data_dir: st
         epoch=result.epoch,
         code_version=heldout.__version__,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        retry=shlex.join(["train_runs", *retry_flags(recipe, run, data_dir)]),
+        retry=shlex.join(["train_runs", *retry_flags(recipe, run, data_dir, store)]),
     )
 
 
-def retry_flags(recipe: recipes.Recipe, run: layout.Run, data_dir: str | None = None) -> list[str]:
-    """The flags of `train_runs` that train one run of an experiment."""
+def retry_flags(
+    recipe: recipes.Recipe, run: layout.Run, data_dir: str | None = None, store: str | None = None
+) -> list[str]:
+    """The flags of `train_runs` that train one run of an experiment; arguments as those of `describe`."""
     flags = {
-        "zoo": os.path.abspath(run.zoo),
+        "zoo": store or os.path.abspath(run.zoo),
         "experiment": recipe.experiment,
         "dataset": recipe.dataset_flag,
         "arch": recipe.architecture,

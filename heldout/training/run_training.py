@@ -41,6 +41,9 @@ class RunTrainer:
         margins: whether the records are to hold margins.
         strategy: of several replicas, each of which trains a run; None for a single device.
         device: "cpu", "gpu" or "tpu".
+
+    Raises:
+        InvalidValueError: the architecture cannot be built, or does not begin with the same values again.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class RunTrainer:
         self._dataset = dataset
         self._margins = margins
         self._module = self._build()
+        if recipe.architecture not in models.ARCHITECTURES:
+            self._check_initial_values()
         self._evaluator = judging.Evaluator(self._module, dataset, recipe.training.dtype)
         self._trainers: dict[tuple[int, bool], tuple[learners.Learner, training_loop.Loop]] = {}
 
@@ -134,6 +139,16 @@ class RunTrainer:
         """The variables of a run before its first step: the architecture's own initialisers under the run's seed."""
         tf.random.set_seed(subsets.seed(name, "initialisation") % (1 << 31))
         return learners.read_values(self._build())
+
+    def _check_initial_values(self) -> None:
+        """Refuses a model of one's own that no run could begin with again."""
+        first, again = (self.initial_values((self._recipe.experiment, 0.5, 0)) for _ in range(2))
+        if any(value.tobytes() != again[key].tobytes() for key, value in first.items()):
+            raise errors.InvalidValueError(
+                f"architecture {self._recipe.architecture!r}: built twice under one TensorFlow seed, it began with "
+                "other values, so its runs could not be repeated; expected values that follow from tf.random.set_seed: "
+                "draw them with tf.random.normal and the like or with Sonnet's initialisers, not with NumPy"
+            )
 
     def _trainer(self, num_runs: int, batched: bool) -> tuple[learners.Learner, training_loop.Loop]:
         if (num_runs, batched) not in self._trainers:

@@ -6,10 +6,10 @@ folders of their own and put whole runs into the store, the record last.
 """
 
 import dataclasses
-import os
 import pathlib
-import tempfile
 
+from heldout.experiments import recipes
+from heldout.running import scratch
 from heldout.training import run_results, train_runs_config, zoo_training
 from zoo import errors, files, layout, run_table, stores
 
@@ -29,6 +29,7 @@ def train_runs(
     Raises:
         InvalidValueError: damaged runs are to be trained anew, which must be deleted from a store by hand.
         NetworkError: the store cannot be read or written.
+        MismatchError: as `Mirror.push`.
         As `zoo_training.train_runs`.
     """
     if config.redo_damaged:
@@ -36,7 +37,7 @@ def train_runs(
             f"--redo_damaged: nothing is deleted from {config.zoo}; delete the damaged runs there and leave it out"
         )
     store = stores.Store(config.zoo)
-    with tempfile.TemporaryDirectory(prefix="heldout-zoo-") as folder:
+    with scratch.folder() as folder:
         mirror = Mirror(store, folder, config.experiment_name)
         mirror.pull()
         local = dataclasses.replace(config, zoo=folder, store=store.address)
@@ -82,18 +83,43 @@ class Mirror:
         return set(zip(table.subset_ratio.tolist(), table.run_id.tolist(), strict=True))
 
     def push(self) -> None:
-        """Puts the small files that have changed."""
+        """Puts the small files that have changed.
+
+        Raises:
+            MismatchError: another program has put another recipe since `pull`; nothing is put.
+        """
+        self._check_recipe()
         for name in _SMALL_FILES:
             path = self._folder / self._experiment / name
-            if not path.exists():
+            if not path.exists() or self._known.get(name) == files.sha256_of_file(path):
                 continue
-            if name == layout.FAILURES_NAME:  # its commands should name the zoo, not the folder that stood for it
-                text = path.read_text(encoding="utf-8")
-                path.write_text(text.replace(os.path.abspath(self._folder), self._store.address), encoding="utf-8")
-            digest = files.sha256_of_file(path)
-            if self._known.get(name) != digest:
-                self._store.put(path, f"{self._experiment}/{name}")
-                self._known[name] = digest
+            if name == layout.FAILURES_NAME:
+                self._add_failures_of_others(path)
+            self._store.put(path, f"{self._experiment}/{name}")
+            self._known[name] = files.sha256_of_file(path)
+
+    def _check_recipe(self) -> None:
+        """The recipe may take the place of the one that was fetched, and of no other."""
+        name = f"{self._experiment}/{layout.RECIPE_NAME}"
+        ours = recipes.read(self._folder, self._experiment) if self._store.has(name) else None
+        if ours is None:
+            return
+        with scratch.folder() as folder:
+            path = layout.recipe_path(folder, self._experiment)
+            self._store.fetch(name, path)
+            if files.sha256_of_file(path) != self._known.get(layout.RECIPE_NAME):
+                recipes.check_kept(folder, ours, f"{self._store.address}/{name}")
+
+    def _add_failures_of_others(self, path: pathlib.Path) -> None:
+        """Puts the lines that other programs have put meanwhile before those that only we have."""
+        name = f"{self._experiment}/{layout.FAILURES_NAME}"
+        if not self._store.has(name):
+            return
+        ours = path.read_bytes().split(b"\n")
+        self._store.fetch(name, path)
+        lines = dict.fromkeys(line for line in path.read_bytes().split(b"\n") + ours if line)
+        with files.write_whole(path) as whole:
+            whole.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 class _Putting(zoo_training.Progress):

@@ -110,6 +110,11 @@ def check(config: TrainRunsConfig) -> None:
             f"--num_replicas={config.num_replicas}: goes with --strategy=mirrored or multi_worker on --device=cpu, and "
             "those need it; other devices are counted"
         )
+    if config.strategy != "none" and config.runs_per_group is not None:
+        raise errors.InvalidValueError(
+            f"--strategy={config.strategy} with --runs_per_group={config.runs_per_group}: each replica trains one run "
+            "at a time; leave --runs_per_group out"
+        )
     if not config.wanted:
         raise errors.InvalidValueError(
             f"share {config.share.index + 1} of {config.share.count} of the runs is empty; ask for more --run_ids, or "

@@ -11,6 +11,7 @@ import shutil
 import socket
 import tempfile
 
+import numpy as np
 import tensorflow as tf
 
 from heldout import devices
@@ -35,14 +36,21 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     if setup["store"] is None:
         workers.check_shared(layout.recipe_path(zoo, recipe.experiment))
     else:
-        store, zoo = stores.Store(setup["store"]), _scratch(zoo)
+        # In the temporary folder that this process was given, which its parent deletes.
+        store, zoo = stores.Store(setup["store"]), tempfile.mkdtemp(prefix="heldout-runs-")
     with device:
         data = datasets.open_saved(setup["dataset"])
         strategy = replicas.make_strategy(setup["strategy"], setup["device"])
         trainer = run_training.RunTrainer(
             recipe, data, margins=setup["margins"], strategy=strategy, device=setup["device"]
         )
-    groups = Groups(trainer, trainer.largest_group(setup["runs_per_group"], setup["num_workers"]), store)
+    largest = trainer.largest_group(setup["runs_per_group"], setup["num_workers"])
+    if (setup["runs_per_group"] or 1) > largest:
+        raise errors.InvalidValueError(
+            f"--runs_per_group={setup['runs_per_group']}: architecture {recipe.architecture} has no batched form and "
+            "trains one run at a time; leave the flag out"
+        )
+    groups = Groups(trainer, largest, zoo, recipe, store)
 
     def train(task: workers.Message, send: Send) -> None:
         runs = [layout.Run(pathlib.Path(zoo), recipe.experiment, task["subset_ratio"], i) for i in task["run_ids"]]
@@ -52,29 +60,36 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     return train, {"bytes_per_run": trainer.bytes_per_run()}
 
 
-def _scratch(zoo: str) -> str:
-    """A folder for runs on their way: in that of the program where it is on this machine, which deletes it."""
-    return tempfile.mkdtemp(prefix="heldout-runs-", dir=zoo if os.path.isdir(zoo) else None)
-
-
 class Groups:
     """Trains runs in groups.
 
     Args:
         trainer: of the recipe.
         largest: runs in a group.
+        zoo: folder of the runs.
+        recipe: of the trainer.
         store: where finished runs go; None where they stay in their folders.
     """
 
-    def __init__(self, trainer: run_training.RunTrainer, largest: int, store: stores.Store | None = None) -> None:
+    def __init__(
+        self,
+        trainer: run_training.RunTrainer,
+        largest: int,
+        zoo: str,
+        recipe: recipes.Recipe,
+        store: stores.Store | None = None,
+    ) -> None:
         self._trainer = trainer
         self._largest = largest
+        self._zoo = zoo
+        self._recipe = recipe
         self._store = store
 
     def train(self, runs: list[layout.Run], send: Send) -> None:
         """Trains what is not complete and sends a "result" for each run, or "appeared" with its id.
 
         Raises:
+            MismatchError: the experiment has another recipe by now; nothing is written of the runs that are left.
             MemoryLackError: memory does not suffice for one run.
             MemoryError: it does not for several; a new process can train fewer, where this one has no way of giving
                 back all that it took.
@@ -93,12 +108,25 @@ class Groups:
             return self._store.has(stores.object_name(run, run.aux_arrays_path))
         return run.aux_arrays_path.exists()
 
+    def _check_recipe(self) -> None:
+        """As `recipes.check_kept`, also for a recipe in a store."""
+        shown = None
+        if self._store is not None:
+            name = f"{self._recipe.experiment}/{layout.RECIPE_NAME}"
+            shown = f"{self._store.address}/{name}"
+            self._store.fetch(name, layout.recipe_path(self._zoo, self._recipe.experiment))
+        recipes.check_kept(self._zoo, self._recipe, shown)
+
     def _train_group(self, group: list[layout.Run], send: Send) -> None:
+        def ended(epoch: int, losses: np.ndarray) -> None:
+            if epoch == self._recipe.training.num_epochs - 1:
+                self._check_recipe()  # the files are written next
+            send({"run_epochs": len(losses)})
+
+        self._check_recipe()
         send({"began": _place() | {"subset_ratio": group[0].subset_ratio, "run_ids": [run.run_id for run in group]}})
         try:
-            results = self._trainer.train_group(
-                group, lambda _, losses: send({"run_epochs": len(losses)}), batched=self._largest > 1
-            )
+            results = self._trainer.train_group(group, ended, batched=self._largest > 1)
         except Exception as error:
             if not _is_lack_of_memory(error):
                 raise

@@ -21,10 +21,12 @@ from heldout.datasets import registry as datasets
 from heldout.experiments import label_noise, recipes
 from heldout.running import dispatch, group_recovery, interruption, runners
 from heldout.training import failures, run_results, train_runs_config
-from zoo import errors, files, inventory, layout, run_scan, run_table, run_table_update
+from zoo import errors, files, inventory, layout, npz, run_scan, run_table, run_table_update
 
 # What a worker takes at a time. On a CPU more would only delay the first result; elsewhere they may be one group.
 _MOST_RUNS_PER_TASK = {"cpu": 8, "gpu": 256, "tpu": 256}
+# The shortest member that only records with margins have; see zoo/aux_arrays.py.
+_MARGIN_MEMBER = "margin_test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class TrainRunsSummary:
         num_skipped: runs that were complete before, or became it by another program's work.
         table: the packed table of all complete runs of the experiment, at all ratios.
         problems: damaged and partial runs that were left alone.
+        failures: what was noted of the failed runs, in the same order.
         stopped: the training ended early, because as many runs in a row as are allowed have failed.
     """
 
@@ -45,6 +48,7 @@ class TrainRunsSummary:
     num_skipped: int
     table: run_table.RunTable | None
     problems: list[run_scan.RunProblem]
+    failures: list[failures.Failure]
     stopped: bool = False
 
     @property
@@ -110,7 +114,8 @@ def train_runs(config: train_runs_config.TrainRunsConfig, progress: Progress | N
 
     Raises:
         InvalidValueError: ratios, run ids or options outside what is allowed.
-        MismatchError: the experiment holds runs of another recipe, or labels in another order.
+        MismatchError: the experiment holds runs of another recipe, or labels in another order; or another program has
+            replaced the recipe meanwhile.
         KeyboardInterrupt: by Ctrl-C or SIGTERM, when the workers are gone and what is complete is packed.
         WorkerError: workers were lost again and again; what they had finished is kept.
         NetworkError: there is no cluster at the address.
@@ -126,12 +131,17 @@ def train_runs(config: train_runs_config.TrainRunsConfig, progress: Progress | N
     if recipe.noise is not None:
         dataset = label_noise.apply(recipe.noise, clean)
         label_noise.write_labels(layout.labels_path(config.zoo, recipe.experiment), clean, dataset)
+    wanted = [_run(config, name) for name in config.wanted]
+    records = {run: _record(run) for run in wanted} if config.redo_damaged else {}
     table, problems = _update_table(config, dataset)
     pending, left_alone = _pending(config, table, problems)
-    num_wanted = len(config.wanted)
+    num_wanted = len(wanted)
+    # Damaged ones are pending only because --redo_damaged asks for it.
     for run in {problem.run for problem in problems if problem.state == "damaged"} & set(pending):
-        shutil.rmtree(run.directory)  # pending only because --redo_damaged asks for it
+        _remove_damaged(run, records[run])
     _remove_leftovers(pending)
+    if config.margins:
+        _tell_of_margins(set(wanted) - set(pending) - {_run(config, name) for name in left_alone}, progress)
     progress.starting(len(pending), num_wanted - len(pending) - len(left_alone), config.training.num_epochs)
     heard = _Heard(config, recipe, progress)
     if pending:
@@ -140,7 +150,7 @@ def train_runs(config: train_runs_config.TrainRunsConfig, progress: Progress | N
     failed = [result for result in heard.results if result.failure is not None]
     num_skipped = num_wanted - len(pending) - len(left_alone) + heard.num_appeared
     stopped = heard.too_many_failures() and len(heard.results) + heard.num_appeared < len(pending)
-    return TrainRunsSummary(trained, failed, num_skipped, table, problems, stopped)
+    return TrainRunsSummary(trained, failed, num_skipped, table, problems, heard.failures, stopped)
 
 
 def _train_and_pack(
@@ -157,17 +167,57 @@ def _train_and_pack(
             stop.end()
             with stop.held("the run table is being packed"):
                 heard.progress.ended()
+                recipes.check_kept(config.zoo, recipe)
                 return _update_table(config, dataset)
         except KeyboardInterrupt:  # the workers are gone
             stop.settle()
             heard.progress.ended()
             _remove_leftovers(pending)
+            recipes.check_kept(config.zoo, recipe)
             _update_table(config, dataset)
             raise
 
 
+def _record(run: layout.Run) -> tuple[int, ...] | None:
+    """What tells the record of a run from one that takes its place; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = run.aux_arrays_path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return None
+
+
+def _remove_damaged(run: layout.Run, scanned: tuple[int, ...] | None) -> None:
+    """Deletes a run, unless another program has begun it again since its record was found damaged."""
+    if _record(run) != scanned:
+        return
+    away = files.temporary_beside(run.directory)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(run.directory, away)  # in one step, so that nobody's new files are among those deleted
+        shutil.rmtree(away)
+
+
+def _tell_of_margins(complete: set[layout.Run], progress: Progress) -> None:
+    """Says how many of the complete runs have no margins, which they will not get."""
+    lacking = unknown = 0
+    for run in complete:
+        try:
+            lacking += not npz.read(run.aux_arrays_path, [], [_MARGIN_MEMBER])
+        except (OSError, errors.HeldoutError):
+            unknown += 1  # a row of the table is all that is here of it
+    if lacking:
+        progress.note(
+            f"--margins: {files.count_text(lacking, 'complete run')} without margins will stay so; train under another "
+            "--experiment to have all runs with margins"
+        )
+    if unknown:
+        text = files.count_text(unknown, "complete run")
+        progress.note(f"--margins: {text} may be without margins; the records are not here")
+
+
 def _remove_leftovers(runs: Sequence[layout.Run]) -> None:
     """Deletes what killed workers left unfinished."""
+    for directory in {run.directory.parent for run in runs}:
+        files.remove_stale_temporaries(directory)
     for run in runs:
         for directory in (run.directory, run.checkpoints_directory):
             files.remove_stale_temporaries(directory)
@@ -219,6 +269,7 @@ class _Heard:
         self._recipe = recipe
         self.progress = progress
         self.results: list[run_results.RunResult] = []
+        self.failures: list[failures.Failure] = []
         self.num_appeared = 0
 
     def message(self, message: dispatch.Message) -> None:
@@ -241,7 +292,10 @@ class _Heard:
         self.results.append(run_results.RunResult.from_json(value, zoo, experiment))
         self.progress.result(self.results[-1])
         if self.results[-1].failure is not None:
-            failures.append(zoo, experiment, failures.describe(self._recipe, self.results[-1], self._config.data_dir))
+            store = self._config.store
+            failure = failures.describe(self._recipe, self.results[-1], self._config.data_dir, store)
+            self.failures.append(failure)
+            failures.append(zoo, experiment, failure)
 
     def too_many_failures(self) -> bool:
         """Whether the training should stop."""

@@ -19,8 +19,8 @@ import pathlib
 import time
 from typing import Any
 
+from heldout.experiments import training_files
 from heldout.training import failures
-from heldout.watching import training_log
 from zoo import files, layout, npz
 
 STATES = ("complete", "in the making", "failed", "unfinished", "waiting")
@@ -56,7 +56,7 @@ class WatchedTraining:
         heard_s: seconds since it was last heard of.
     """
 
-    training: training_log.Training
+    training: training_files.Training
     state: str
     heard_s: float
 
@@ -122,8 +122,8 @@ def take(zoo: files.PathLike, experiment: str) -> Status:
     """
     moment = time.time()
     trainings = [
-        WatchedTraining(training, _state(training), max(0.0, moment - heard))
-        for training, heard in training_log.read(zoo, experiment)
+        WatchedTraining(training, training.state(heard), max(0.0, moment - heard))
+        for training, heard in training_files.read(zoo, experiment)
     ]
     running = [watched.training for watched in trainings if watched.state == "running"]
     completed = _completed(zoo, experiment)
@@ -154,12 +154,6 @@ def take(zoo: files.PathLike, experiment: str) -> Status:
     )
 
 
-def _state(training: training_log.Training) -> str:
-    if training.ended is not None:
-        return "ended"
-    return "lost" if training.is_lost else "running"
-
-
 def _completed(zoo: files.PathLike, experiment: str) -> dict[_Name, float]:
     """When each complete run was completed, in seconds since 1970; 0 where only the table knows it."""
     found: dict[_Name, float] = {}
@@ -176,7 +170,7 @@ def _completed(zoo: files.PathLike, experiment: str) -> dict[_Name, float]:
     return found
 
 
-def _begun(running: list[training_log.Training], failed: dict[_Name, failures.Failure]) -> set[_Name]:
+def _begun(running: list[training_files.Training], failed: dict[_Name, failures.Failure]) -> set[_Name]:
     """What is being trained; not what has failed since it was begun."""
     return {
         (group.subset_ratio, run_id)
@@ -195,7 +189,7 @@ def _is_left(
     name: _Name,
     states: dict[_Name, str],
     failed: dict[_Name, failures.Failure],
-    running: list[training_log.Training],
+    running: list[training_files.Training],
 ) -> bool:
     if states[name] != "failed":
         return states[name] != "complete"
@@ -203,7 +197,7 @@ def _is_left(
 
 
 def _rate(
-    running: list[training_log.Training], completed: dict[_Name, float], moment: float
+    running: list[training_files.Training], completed: dict[_Name, float], moment: float
 ) -> tuple[float | None, float | None]:
     """Runs per hour, and the seconds that it was measured over."""
     if not running:

@@ -13,10 +13,9 @@ import pytest
 from heldout import models, report, subsets
 from heldout.datasets import registry
 from heldout.evaluation import evaluation_files, margins
-from heldout.experiments import label_noise, recipes
-from heldout.scoring import score_config, score_files
+from heldout.experiments import label_noise, recipes, training_files
+from heldout.scoring import datamodel_files, datamodels, score_config, score_files
 from heldout.training import failures, run_results
-from heldout.watching import training_log
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
 from zoo.archive import index, pack
@@ -169,6 +168,8 @@ def folder(tmp_path_factory):
         str(zoo), experiment, num_draws=10, table_format="csv", output=str(here / "scores-csv")
     )
     score_files.compute_scores(csv)
+    options = datamodels.Options(num_lambdas=5, lambda_ratio=0.2)
+    datamodel_files.fit_datamodels(datamodel_files.DatamodelConfig(str(zoo), experiment, options=options))
     output = str(layout.report_directory(zoo, experiment))
     report.render(report.ReportConfig(scores=str(scores.directory), output=output))
     noisy = label_noise.apply(label_noise.LabelNoise("pair", count=3), data)
@@ -229,7 +230,8 @@ _MEMBERS = {
     "`labels.npz`": "zoo/digits-mlp/labels.npz",
     "`run_table.npz`": "zoo/digits-mlp/run_table.npz",
     "`scores-<ratio>.npz`": "zoo/digits-mlp/scores/scores-0.7.npz",
-    "`subset_influence-<ratio>.npz`": "zoo/digits-mlp/scores/subset_influence-0.7.npz",
+    "`influence-<ratio>.npz`": "zoo/digits-mlp/scores/influence-0.7.npz",
+    "`datamodels-<ratio>.npz`": "zoo/digits-mlp/scores/datamodels-0.7.npz",
     "`consistency.npz`": "zoo/digits-mlp/scores/consistency.npz",
     "`class_influence-<ratio>.npz`": "zoo/digits-mlp/scores/published/class_influence-0.7.npz",
     "`high_influence_pairs-<ratio>.npz`": "zoo/digits-mlp/scores/published/high_influence_pairs-0.7.npz",
@@ -298,8 +300,8 @@ def test_the_table_of_failures_is_that_of_a_line(folder):
 
 
 def test_the_table_of_a_training_in_progress_is_that_of_its_file():
-    group = training_log.Group(0.7, (1,), "host", 2, "2026-01-31T12:00:00+00:00")
-    training = training_log.Training("0123abcd", "host", 1, group.began, (0.7,), ((0, 1),), (group,))
+    group = training_files.Group(0.7, (1,), "host", 2, "2026-01-31T12:00:00+00:00")
+    training = training_files.Training("0123abcd", "host", 1, group.began, (0.7,), ((0, 1),), (group,))
     rows = table_rows(section("A training in progress"), "Member")
     assert [row[0].strip("`") for row in rows] == list(training.to_json())
     (of_groups,) = (row[2] for row in rows if row[0] == "`groups`")

@@ -1,11 +1,13 @@
 """Stateless draws: recomputable for ever, uniform, independent between purposes."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
 
 from heldout import subsets
+from tests.reference import subsets as reference
 from zoo import errors
 
 
@@ -107,6 +109,27 @@ def test_balanced_subsets_never_change():
     assert hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest() == (
         "e60e7ed90643edeb3eed81a9d540dc693fced44f3f10e8c572eb21a262ba4590"
     )
+
+
+@pytest.mark.parametrize("labels", [[0], [3], [0, 1], [0, 2, 5], list(range(40))])
+def test_balanced_subsets_are_drawn_as_defined(labels):
+    # Classes of all sizes, without examples among them too.
+    label = np.random.default_rng(len(labels)).choice(labels, size=301)
+    for run_id, ratio in enumerate((0.01, 0.3, 0.5, 0.99)):
+        found = subsets.balanced_indices("e", ratio, run_id, label)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, reference.balanced_indices("e", ratio, run_id, label))
+
+
+def test_many_classes_take_little_longer_than_two():
+    seconds = {2: [], 2000: []}
+    for run_id in range(3):
+        for num_classes, taken in seconds.items():
+            label = np.arange(200_000) % num_classes
+            began = time.process_time()
+            subsets.balanced_indices("e", 0.5, run_id, label)
+            taken.append(time.process_time() - began)
+    assert min(seconds[2000]) < 10 * min(seconds[2])  # a pass over all labels for each class: about a hundred times
 
 
 def test_every_example_is_in_a_balanced_subset_equally_often():

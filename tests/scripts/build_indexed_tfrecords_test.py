@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.heldout.datasets import image_cases
@@ -42,7 +43,7 @@ def test_a_build_says_what_it_did(records):
     folder, said = records
     assert "left out: 1 file of train that are no images: class0/notes.txt\n" in said
     assert "60 training and 20 test images of 10 classes, version " in said
-    assert f"68 shards written: {folder}\nnext: python -m scripts.train_runs --dataset=records:{folder}" in said
+    assert f"2 shards written: {folder}\nnext: python -m scripts.train_runs --dataset=records:{folder}" in said
 
 
 def test_the_same_command_again_does_nothing(images, records):
@@ -62,22 +63,62 @@ def test_a_dry_run_writes_nothing(images, tmp_path):
     assert result.returncode == 0
     assert "8 shards of 8 would be written" in result.stdout
     assert "at most are needed" in result.stdout
+    assert "damaged" not in result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_images_are_refused_or_left_out(tmp_path):
+@pytest.fixture
+def damaged(tmp_path):
+    """Folders with one damaged test image, and its name."""
     listed = image_cases.write_folders(tmp_path, 20, 10, "jpeg", (40, 30), ".JPEG")
     name = listed["test"][3][0]
     image_cases.rewrite(tmp_path, "test", name, "truncated")
-    refused = build(tmp_path, tmp_path / "records", "--num_workers=1")
+    return tmp_path, name
+
+
+def test_damaged_images_are_refused_or_left_out(damaged):
+    root, name = damaged
+    tried = build(root, root / "records", "--num_workers=1", "--dry_run")
+    assert tried.returncode == 1
+    assert "1 damaged image, which would be refused; --skip_damaged would leave them out:\n" in tried.stdout
+    refused = build(root, root / "records", "--num_workers=1")
     assert refused.returncode == 1
     assert refused.stderr.count("error: 1 damaged image:\n") == 1
-    assert f"{tmp_path}/test/{name}: not a sound image (" in refused.stderr
+    for said in (refused.stderr, tried.stdout):
+        assert f"{root}/test/{name}: not a sound image (" in said
     assert "Traceback" not in refused.stderr
-    skipped = build(tmp_path, tmp_path / "records", "--skip_damaged")
+    tried = build(root, root / "other", "--dry_run", "--skip_damaged")
+    assert (tried.returncode, (root / "other").exists()) == (0, False)
+    assert f"1 damaged image, which would be left out:\n{root}/test/{name}" in tried.stdout
+    skipped = build(root, root / "records", "--skip_damaged")
     assert skipped.returncode == 0
-    assert "damaged and left out of test: 1, index 3\n1 shard written" in skipped.stdout
+    assert "20 training and 9 test images of 10 classes" in skipped.stdout
+    assert f"damaged and left out, the others numbered without gaps: 1 test image: {name}\n" in skipped.stdout
+    assert "next: python -m scripts.train_runs" in skipped.stdout
+
+
+def test_records_with_gaps_say_at_once_that_they_are_not_for_training(damaged):
+    root, _ = damaged
+    arrays = {}
+    for split, prefix in (("train", "tr"), ("test", "tt")):
+        there = sorted((root / split).glob("*/*"), key=lambda path: (path.parent.name, path.name))
+        arrays[f"{prefix}_filenames"] = np.array([path.name for path in there])
+        arrays[f"{prefix}_labels"] = np.array([int(path.parent.name.removeprefix("class")) for path in there])
+    np.savez(root / "index.npz", **arrays)
+    skipped = build(root, root / "records", "--skip_damaged", f"--index_file={root}/index.npz")
+    assert skipped.returncode == 0
+    assert "20 training and 9 test images of 10 classes" in skipped.stdout
+    assert "damaged and left out: 1 test example has no record (index 3)\n2 shards written" in skipped.stdout
+    assert "these records can be read, but programs neither train nor evaluate on them" in skipped.stdout
     assert "next:" not in skipped.stdout, "what lacks images cannot be loaded as a whole"
+
+
+def test_counts_say_what_was_converted(tmp_path):
+    listed = image_cases.write_folders(tmp_path, 20, 10, "jpeg", (40, 30), ".JPEG")
+    for number, kind in enumerate(("grey_png", "grey", "png", "png")):
+        image_cases.rewrite(tmp_path, "train", listed["train"][number][0], kind)
+    result = build(tmp_path, tmp_path / "records")
+    assert "converted to RGB JPEG: grey 1, grey png 1, png 2\n" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Flag texts to values."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from scripts import choices
@@ -68,11 +72,22 @@ def test_runs_that_are_not_there_are_told_how_to_list_those_that_are():
     there = [(0.5, 1), (0.5, 2), (0.7, 3)]
     assert choices.runs_of("runs", ["0.5/*"], there) == there[:2]
     with pytest.raises(errors.InvalidValueError) as caught:
+        choices.runs_of("runs", ["0.5/9"], there, ". --list tells more of them")
+    there_are = "--runs=0.5/9: there is no such run; there are 0.5/1 to 0.5/2 (2 runs), 0.7/3 to 0.7/3 (1 run)"
+    assert str(caught.value) == f"{there_are}. --list tells more of them"
+    # A flag is named by those programs only that have it.
+    with pytest.raises(errors.InvalidValueError) as caught:
         choices.runs_of("runs", ["0.5/9"], there)
-    assert str(caught.value) == (
-        "--runs=0.5/9: there is no such run; there are 0.5/1 to 0.5/2 (2 runs), 0.7/3 to 0.7/3 (1 run). --list tells "
-        "more of them"
-    )
+    assert str(caught.value) == there_are
+
+
+def test_evaluate_zoo_names_no_flag_that_it_has_not(tmp_path):
+    (tmp_path / "e" / "0.5" / "1").mkdir(parents=True)
+    command = [sys.executable, "-m", "scripts.evaluate_zoo", f"--zoo={tmp_path}", "--runs=0.5/9"]
+    result = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "there are 0.5/1 to 0.5/1 (1 run); list_zoo tells more of them" in result.stderr
+    assert "--list" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests import cases
 from tests.zoo.remote import emulator, fault_server
-from zoo import layout, npz
+from zoo import layout, npz, run_table
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -104,6 +104,24 @@ def test_evaluate_run_confirms_every_prediction(zoo, dataset, split):
     assert f"{count} of {count} predictions match" in result.stdout
 
 
+def test_zoos_that_were_trained_apart_are_merged(zoo, dataset, tmp_path):
+    parts = [tmp_path / "a", tmp_path / "b"]
+    for part, share in zip(parts, ("1/2", "2/2"), strict=True):
+        train(part, dataset, "--subset_ratio=0.5", "--subset_ratio=0.7", f"--share={share}")
+    merged = start("merge_zoos", *(f"--source={part}" for part in parts), f"--zoo={tmp_path / 'c'}")
+    assert merged.returncode == 0, merged.stderr
+    assert "12 runs of tiny, 12 of them new: " in merged.stdout
+    digests = [run_table.read(layout.run_table_path(one, "tiny")).digest() for one in (zoo, tmp_path / "c")]
+    assert digests[0] == digests[1]
+    again = start("merge_zoos", f"--source={parts[0]}", f"--zoo={tmp_path / 'c'}")
+    assert "12 runs of tiny, 0 of them new: " in again.stdout
+    train(tmp_path / "other", dataset, "--momentum=0.5")
+    refused = start("merge_zoos", f"--source={tmp_path / 'other'}", f"--zoo={tmp_path / 'c'}")
+    assert refused.returncode == 1
+    assert "runs of different recipes are never pooled" in refused.stderr
+    assert start("merge_zoos", f"--zoo={tmp_path / 'c'}").returncode == 2
+
+
 def test_evaluate_zoo_confirms_many_runs_and_then_does_nothing(zoo, dataset):
     flags = [f"--zoo={zoo}", "--split=test", f"--dataset={dataset}", "--runs=0.5/*,0.7/0:2"]
     result = start("evaluate_zoo", *flags)
@@ -153,6 +171,80 @@ def test_scores_then_report_then_nothing_to_do(zoo, dataset):
     assert page.read_text().startswith("<!DOCTYPE html>")
     rendered = start("render_report", f"--zoo={zoo}", f"--dataset={dataset}")
     assert "up to date, nothing to do" in rendered.stdout
+
+
+def test_scores_are_compared_with_themselves_and_with_published_ones(zoo, tmp_path):
+    assert start("compute_scores", f"--zoo={zoo}", "--num_draws=10").returncode == 0
+    scores, output = zoo / "tiny" / "scores", tmp_path / "compared"
+    flags = ["--subset_ratio=0.7", "--num_draws=50", f"--output={output}"]
+    compared = start("compare_scores", f"--scores={scores}", f"--scores={scores}", *flags)
+    assert compared.returncode == 0, compared.stderr
+    assert "labels agree, so it is proved" in compared.stdout
+    assert "pearson  +1.000, 95 % interval +1.000 to +1.000 (bootstrap)" in compared.stdout
+    assert json.loads((output / "compare.json").read_text())["statistic"] == "memorization"
+    assert (output / "scatter.png").is_file()
+    assert start("compare_scores", f"--scores={scores},{scores}", *flags, "--seed=1").returncode == 1
+    published = scores / "published" / "cscores.npz"
+    compared = start("compare_scores", f"--scores={scores}", f"--scores={published}", "--method=fisher")
+    assert compared.stdout.startswith("consistency: tiny (score files) beside cscores.npz (C-scores)"), compared.stderr
+    with np.load(published) as stored:
+        np.savez(tmp_path / "other.npz", labels=stored["labels"][::-1], scores=stored["scores"])
+    refused = start("compare_scores", f"--scores={scores}", f"--scores={tmp_path / 'other.npz'}")
+    assert refused.returncode == 1
+    assert "the train labels part at index" in refused.stderr
+    assert "may be the same examples in another order" in refused.stderr
+
+
+def test_more_runs_are_planned_and_kept_as_json(zoo, tmp_path):
+    flags = [f"--zoo={zoo}", "--standard_error=0.1", "--runs_per_hour=60", f"--output={tmp_path}/plan.json"]
+    planned = start("plan_runs", *flags)
+    assert planned.returncode == 0, planned.stderr
+    assert re.search(r"^memorization +0\.7 +worst +6 +0\.\d+ +\d+ +\d+  \d+ min$", planned.stdout, re.MULTILINE)
+    assert re.search(r"^consistency_score +all +median +6 ", planned.stdout, re.MULTILINE)
+    assert "tell a pair of influence 0.15 from none among 1200 pairs" in planned.stdout
+    content = (tmp_path / "plan.json").read_text()
+    assert json.loads(content)["rows"][0]["num_runs"] == 6
+    assert start("plan_runs", *flags).stdout == planned.stdout
+    assert (tmp_path / "plan.json").read_text() == content
+    refused = start("plan_runs", *flags, "--power=0.9")
+    assert refused.returncode == 1
+    assert '"power": 0.8' in refused.stderr
+    assert '"power": 0.9' in refused.stderr
+    assert start("plan_runs", *flags, "--power=0.9", "--overwrite").returncode == 0
+
+
+def test_plans_leave_out_damaged_runs_and_say_so(zoo):
+    layout.Run(zoo, "tiny", 0.7, 2).aux_arrays_path.write_bytes(b"nothing")
+    result = start("plan_runs", f"--zoo={zoo}", "--subset_ratio=0.7")
+    assert result.returncode == 1, result.stderr
+    assert "left out, damaged: " in result.stdout
+    assert re.search(r"^memorization +0\.7 +worst +5 ", result.stdout, re.MULTILINE)
+
+
+def test_a_new_zoo_is_planned_from_assumed_rates(tmp_path):
+    result = start(
+        "plan_runs", "--subset_ratio=0.5", "--num_train=50", "--num_test=20", env=os.environ | {"HELDOUT_ZOO": ""}
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^memorization +0\.5 +rates 0\.5 +0 +- +2500 +2500  -$", result.stdout, re.MULTILINE)
+    assert "among 1000 pairs" in result.stdout
+
+
+def test_datamodels_are_fitted_and_then_nothing_is_to_be_done(zoo, tmp_path):
+    flags = ["--subset_ratio=0.7", "--num_folds=3", "--num_lambdas=10", "--lambda_ratio=0.1", "--threads=1"]
+    fitted = start("fit_datamodels", f"--zoo={zoo}", *flags)
+    assert fitted.returncode == 0, fitted.stderr
+    assert re.search(r"^20 datamodels written, \d+ with weights, output correctness: ", fitted.stdout, re.MULTILINE)
+    assert "up to date, nothing to do" in start("fit_datamodels", f"--zoo={zoo}", *flags).stdout
+    refused = start("fit_datamodels", f"--zoo={zoo}", *flags, "--targets=0:3")
+    assert refused.returncode == 1
+    assert "--overwrite to replace them" in refused.stderr
+    few = start("fit_datamodels", f"--zoo={zoo}", *flags, "--num_folds=5", f"--output={tmp_path}")
+    assert few.returncode == 2
+    assert "5 folds need 10 runs with outputs, there are 6" in few.stderr
+    unclear = start("fit_datamodels", f"--zoo={zoo}", "--targets=1-3")
+    assert unclear.returncode == 2
+    assert "--targets=1-3: expected all, an index like 7, or a range like 0:100" in unclear.stderr
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +352,13 @@ def test_scores_refuse_other_flags_without_overwrite(zoo):
         ("train_runs", ["--zoo=z", "--dataset=digits", "--arch_options={"], "--arch_options"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--schedule=step", "--step_epochs=a"], "--step_epochs=a"),
         ("evaluate_run", ["--run=x"], "<subset_ratio>/<run_id>"),
+        ("fit_datamodels", ["--zoo=z", "--num_lambdas=x"], "--num_lambdas"),
         ("train_runs", ["--zoo=z", "--dataset=digits", "--ray_address=auto"], "add it, or leave it out"),
+        ("compare_scores", ["--scores=a"], "expected two paths, as in --scores=A --scores=B"),
+        ("compare_scores", ["--scores=a,b", "--reliability=0.9"], "expected two numbers above 0"),
+        ("compare_scores", ["--scores=a,b", "--top=many"], "--top=many"),
+        ("plan_runs", ["--runs_per_hour=0"], "--runs_per_hour=0.0: expected a number above 0"),
+        ("plan_runs", ["--standard_error=0"], "standard_error is 0.0, expected a number above 0"),
         ("zoo_stream", ["--experiment=cifar12", "--dest=z"], "known are cifar10-inception, cifar100-inception"),
     ],
 )
@@ -274,8 +372,11 @@ def test_values_that_a_flag_cannot_have_are_wrong_usage(tmp_path, program, argum
         ("list_zoo", ["--zoo=no/such"], "no/such"),
         ("compute_scores", ["--zoo=no/such"], "no/such"),
         ("render_report", ["--zoo=no/such"], "no/such"),
+        ("plan_runs", ["--zoo=no/such"], "no/such"),
         ("zoo_verify", ["--zoo=no/such"], "no/such"),
         ("evaluate_zoo", ["--zoo=no/such"], "no/such"),
+        ("fit_datamodels", ["--zoo=no/such"], "no/such"),
+        ("compare_scores", ["--scores=no/such", "--scores=none"], "no/such"),
         ("zoo_pack", ["--zoo=no/such", "--output=packed"], "no/such"),
         ("zoo_stream", ["--experiment=cifar10-inception", "--dest=z", "--offline"], "lies on a server"),
         ("zoo_index", ["--archive=no/such.tar.gz"], "no/such.tar.gz"),
@@ -349,6 +450,8 @@ def test_demo_continues_and_then_does_nothing(tmp_path):
         ("list_zoo", [], "--zoo is required"),
         ("reproduce_consistency", [], "--zoo is required"),
         ("zoo_status", [], "--zoo is required"),
+        ("fit_datamodels", [], "--zoo is required"),
+        ("compare_scores", [], "--scores is required"),
         ("zoo_verify", [], "give --zoo (a zoo on this machine)"),
         ("zoo_pack", [], "--zoo is required"),
         ("zoo_stream", ["--experiment=cifar10-inception"], "--dest is required"),

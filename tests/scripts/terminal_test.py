@@ -31,7 +31,7 @@ def test_a_log_file_gets_few_lines(capsys):
     train(terminal.TrainingLine(stream))
     note, last = stream.getvalue().splitlines()
     assert note == "a worker process was ended by SIGKILL"
-    assert last.startswith("runs 4/4 (100 %), ")
+    assert last.startswith("runs 4/4 (100 % of epochs), ")
     assert "left" not in last
     assert last.endswith(", accuracy 1.000 in, 0.900 held out at 0.7, 1 failed")
     assert "\033" not in stream.getvalue()
@@ -45,11 +45,11 @@ def test_a_log_file_gets_a_line_when_its_time_has_come(monkeypatch):
     line = terminal.TrainingLine(stream)
     line.starting(4, 0, 10)
     line.run_epochs(4)
-    assert stream.getvalue() == "runs 0/4 (10 %)\n"
+    assert stream.getvalue() == "runs 0/4 (10 % of epochs)\n"
 
 
 def test_a_terminal_has_one_line_that_fits(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(terminal, "_LIVE_SECONDS", 0.0)
     theirs, ours = os.openpty()
     with open(ours, "w") as stream:
@@ -65,9 +65,9 @@ def test_a_terminal_has_one_line_that_fits(monkeypatch):
     os.close(theirs)
     before, first, note, second, last = shown.decode().split("\r\033[K")
     assert before == ""
-    assert first == "runs 0/4 (10 %)"
+    assert first == "runs 0/4 (10 % of epochs)"
     assert note == "a note\r\n"
-    assert second == "runs 1/4 (25 %), accuracy 1.0"
+    assert second == "runs 1/4 (25 % of epochs), accuracy 1.0"
     assert last == f"{second}\r\n"
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from heldout.watching import training_log
+from heldout.experiments import training_files
 from tests import cases
 from tests.scripts import smoke_test
 from zoo import files, layout, run_table
@@ -119,7 +119,7 @@ def test_within_the_grace_what_is_begun_is_finished(tmp_path, dataset):
 @pytest.mark.slow
 def test_after_the_grace_what_is_begun_is_given_up(tmp_path, dataset):
     process = start(tmp_path, dataset, "--grace_s=1", "--num_epochs=100000")
-    while not any(training.groups for training, _ in training_log.read(tmp_path, "e")):
+    while not any(training.groups for training, _ in training_files.read(tmp_path, "e")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     time.sleep(random.Random(2).uniform(0, 2))

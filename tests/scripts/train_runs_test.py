@@ -205,9 +205,10 @@ def test_machines_of_a_cluster_train_their_shares_at_the_same_time(tmp_path):
         (["--share=3/2"], "--share=3/2: expected 1/4"),
         (["--strategy=multi_worker", "--num_replicas=1"], "TF_CONFIG is not set"),
         (["--strategy=multi_worker", "--share=1/2"], "leave one out"),
+        (["--label_seed=3"], "--label_seed=3: no labels are changed; give --label_noise, or leave it out"),
     ],
 )
-def test_a_share_that_cannot_be_is_refused(tmp_path, flags, message):
+def test_flags_that_cannot_be_are_refused(tmp_path, flags, message):
     result = smoke_test.start("train_runs", f"--zoo={tmp_path}", *_TINY, *flags)
     assert result.returncode == 2
     assert message in result.stderr

@@ -42,10 +42,10 @@ def test_failures_come_with_their_command():
 
 def test_a_tally_before_anything_has_ended():
     tally = training_texts.Tally(8, 10)
-    assert tally.text() == "runs 0/8 (0 %)"
+    assert tally.text() == "runs 0/8 (0 % of epochs)"
     tally.run_epochs(4, 100.0)
     # What came before the first message was start-up: there is no rate yet.
-    assert tally.text() == "runs 0/8 (5 %)"
+    assert tally.text() == "runs 0/8 (5 % of epochs)"
 
 
 def test_rate_and_time_left_follow_from_epochs():
@@ -53,14 +53,14 @@ def test_rate_and_time_left_follow_from_epochs():
     for step in range(6):
         tally.run_epochs(4, 100.0 + 2 * step)
     # 20 epochs in 10 s are 0.2 runs/s; of 80 epochs 56 are left.
-    assert tally.text() == "runs 0/8 (30 %), 720 runs/h, 28 s left"
+    assert tally.text() == "runs 0/8 (30 % of epochs), 720 runs/h, 28 s left"
 
 
 def test_epochs_that_were_lost_with_a_worker_are_not_done():
     tally = training_texts.Tally(2, 10)
     tally.run_epochs(4, 0.0)
     tally.run_epochs(-4, 10.0)
-    assert tally.text() == "runs 0/2 (0 %)"
+    assert tally.text() == "runs 0/2 (0 % of epochs)"
 
 
 def test_accuracies_of_ratios_are_not_pooled_and_failures_are_counted():
@@ -70,4 +70,4 @@ def test_accuracies_of_ratios_are_not_pooled_and_failures_are_counted():
     tally.result(result(0.7, 1, accuracy_in=0.8, accuracy_heldout=0.6))
     tally.result(result(0.5, 1, failure="the training loss is nan"))
     tally.appeared()
-    assert tally.text() == "runs 5/6 (83 %), accuracy 0.900 in, 0.700 held out at 0.7, 1 failed"
+    assert tally.text() == "runs 5/6 (83 % of epochs), accuracy 0.900 in, 0.700 held out at 0.7, 1 failed"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from heldout.watching import training_log
+from heldout.experiments import training_files
 from tests import cases
 from tests.heldout.watching import training_log_test, training_status_test
 from tests.scripts import smoke_test, train_interrupt_test
@@ -21,7 +21,7 @@ def test_a_training_is_watched_to_its_end(tmp_path):
     dataset = cases.tiny_digits_npz(tmp_path / "tiny.npz")
     zoo = tmp_path / "zoo"
     training = train_interrupt_test.start(zoo, dataset, num_runs=8)
-    while not training_log.read(zoo, "e"):
+    while not training_files.read(zoo, "e"):
         assert training.poll() is None, training.communicate()
         time.sleep(0.05)
     command = [sys.executable, "-m", "scripts.zoo_status", f"--zoo={zoo}", "--watch", "--every_s=0.2", "--format=json"]
@@ -85,3 +85,14 @@ def test_a_zoo_at_rest_and_one_that_is_not_there(tmp_path):
     result = start(f"--zoo={tmp_path}/none")
     assert result.returncode == 1
     assert "no such folder" in result.stderr
+
+
+def test_watching_waits_for_a_zoo_that_is_not_there_yet(tmp_path):
+    zoo = tmp_path / "zoo"
+    command = [sys.executable, "-m", "scripts.zoo_status", f"--zoo={zoo}", "--watch", "--every_s=0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == f"{zoo}: waiting for an experiment\n"
+    training_status_test.complete(zoo, 0.5, 0)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "e: 1 run complete" in out

@@ -221,6 +221,29 @@ def test_what_would_fill_the_disk_is_not_begun(tmp_path):
         files.check_room(tmp_path, 10**18, "the runs")
 
 
+def test_where_nothing_can_be_written_it_is_not_for_lack_of_room(tmp_path):
+    with pytest.raises(errors.DiskSpaceError) as caught:
+        files.check_room("/proc/x/y", 4_100_000, "the scores", ", or write fewer")
+    assert str(caught.value) == (
+        "/proc/x/y: the scores cannot be written there: /proc lies in a file system that takes no files (its size is "
+        "0 B); choose another folder"
+    )
+    assert files.room_report("/proc/x", 0)[1:] == [
+        "warning: /proc: lies in a file system that takes no files (its size is 0 B); choose another folder"
+    ]
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.DiskSpaceError, match="file is a file, expected a folder; choose another path"):
+        files.check_room(tmp_path / "file" / "below", 10**18, "the scores")
+
+
+def test_a_locked_folder_is_named_before_its_room(tmp_path, not_root):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    files.check_room(folder, 0, "the scores")  # nothing to write
+    with pytest.raises(errors.DiskSpaceError, match=r"locked may not be written to; choose another folder, or change"):
+        files.check_room(folder / "new", 10**18, "the scores")
+
+
 def test_what_a_dry_run_says_of_the_disk(tmp_path):
     folder = tmp_path / "not" / "there"
     (line,) = files.room_report(folder, 3000)

@@ -10,6 +10,7 @@
     examples: [
       { key: "index", title: "index", kind: "example", split: "train" },
       { key: "label", title: "class", kind: "label" },
+      { key: "clean_label", title: "changed from", kind: "label" },
       { key: "memorization", title: "memorization", kind: "score" },
       { key: "standard_error", title: "± error", kind: "share" },
       { key: "accuracy_in", title: "right, trained on", kind: "share" },
@@ -26,6 +27,9 @@
       { key: "test_label", title: "its class", kind: "label" },
       { key: "value", title: "subset influence", kind: "score" },
       { key: "standard_error", title: "± error", kind: "share" },
+      { key: "low", title: "95 % from", kind: "score" },
+      { key: "high", title: "to", kind: "score" },
+      { key: "adjusted_p_value", title: "adjusted p", kind: "probability" },
       { key: "memorization", title: "memorization", kind: "score" },
       { key: "test_accuracy", title: "test right", kind: "share" },
     ],
@@ -42,6 +46,7 @@
       { name: "test", title: "test index", column: "test_index", test: "equal" },
       { name: "class", title: "class of the test example", column: "test_label", test: "class" },
       { name: "effect", title: "effect", column: "value", test: "sign" },
+      { name: "p", title: "adjusted p at most", column: "adjusted_p_value", test: "most" },
     ],
   };
   const START = { examples: { sort: "-memorization" }, pairs: { sort: "" } };
@@ -62,6 +67,7 @@
   }
   function missing(table, column, row) {
     const columns = data.tables[table];
+    if (column.key === "clean_label") return "";
     if (columns.num_in && columns.num_in[row] === 0 && column.key !== "consistency") return "never trained on";
     return "no held-out run";
   }
@@ -83,6 +89,8 @@
       element.textContent = className(value);
     } else if (column.kind === "whole") {
       element.textContent = String(value);
+    } else if (column.kind === "probability") {
+      element.textContent = value === 0 || value >= 0.001 ? decimals(value) : value.toExponential(0).replace("-", "\u2212");
     } else if (column.kind === "score") {
       element.textContent = (value > 0 ? "+" : "") + decimals(value);
       if (table === "pairs" && column.key === "value") element.className = value < 0 ? "minus" : "plus";
@@ -108,6 +116,7 @@
   function passes(filter, wanted, value) {
     if (filter.test === "sign") return wanted === "helps" ? value > 0 : value < 0;
     if (filter.test === "least") return value !== null && value >= Number(wanted);
+    if (filter.test === "most") return value !== null && value <= Number(wanted);
     return value === Number(wanted);
   }
   function makeTable(name) {

@@ -131,3 +131,33 @@ def test_two_files_of_one_name_cannot_be_told_apart(folder, tmp_path):
         errors.MismatchError, match=r"a/z.png and c/z.png have the same name, by which .*index.npz finds"
     ):
         image_folders.indexed(found, "train", path)
+
+
+def test_a_folder_one_level_too_high_is_blamed_and_not_the_other(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            _write(tmp_path, f"images/{split}/{name}/x.png")
+    images = tmp_path / "images"
+
+    def check(train, test):
+        image_folders.check_levels(train, test, image_folders.class_names(train))
+
+    check(images / "train", images / "test")
+    with pytest.raises(
+        errors.MismatchError, match=r"--train_folder=\S+/images: holds test, train, .* such as \S+/images/train$"
+    ):
+        check(images, images / "test")
+    with pytest.raises(errors.MismatchError, match=r"--test_folder=\S+/images: holds test, train, no classes but"):
+        check(images / "train", images)
+    _write(tmp_path, "outer/test/a/x.png")
+    with pytest.raises(errors.MismatchError, match=r"give the folder of the train images within it$"):
+        check(tmp_path / "outer", tmp_path / "outer" / "test")
+    _write(tmp_path, "other/c/x.png")
+    with pytest.raises(
+        errors.MismatchError, match=r"train holds a, b, .*other holds c: no class in common; expected one"
+    ):
+        check(images / "train", tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    check(images / "train", tmp_path / "empty")  # that it holds no images is said by `listing`
+    with pytest.raises(errors.MissingFileError, match="gone: no such folder"):
+        check(images / "train", tmp_path / "gone")

@@ -1,5 +1,6 @@
 """Reading records: exactly the chosen ones, the same whatever the threads, and as NumPy sees them."""
 
+import dataclasses
 import hashlib
 import pathlib
 import subprocess
@@ -247,16 +248,18 @@ def test_examples_without_a_record(published):
     fields = {name: getattr(whole, name) for name in ("name", "version", "format", "shards", "label", "class_names")}
     records = indexed_records.IndexedRecords(**fields, missing=gaps, image_shape=whole.image_shape)
     mask = np.ones(40, bool)
-    with pytest.raises(
-        errors.InvalidValueError, match=r"2 examples that have no record \(indices 3, 5\); clear them in"
-    ):
+    with pytest.raises(errors.InvalidValueError, match="selects 2 examples without a record: 3, 5; clear them in"):
         records.train_batches(mask, 4, 0, 0)
     mask[[3, 5]] = False
     assert len(_indices(records.train_batches(mask, 19, 0, 0))) == 2
     with pytest.raises(
-        errors.InvalidValueError, match=r"2 train examples have no record \(indices 3, 5\), expected all"
+        errors.InvalidValueError, match=r"2 train examples have no record \(indices 3, 5\), expected one for each"
     ):
         records_in_memory.hold(records)
+    records = dataclasses.replace(records, missing=gaps | {"train": np.array([3])})
+    message = r"1 train example has no record \(index 3\), .* in another folder; or build .* without --index_file"
+    with pytest.raises(errors.InvalidValueError, match=message):
+        records.check_complete()
 
 
 def test_opening_needs_no_tensorflow(published):

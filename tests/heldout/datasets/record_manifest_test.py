@@ -29,6 +29,7 @@ def test_members(tmp_path):
     (tmp_path / "records.json").write_text(json.dumps(_manifest()))
     found = record_manifest.read_manifest(tmp_path)
     assert found["missing"] == {"train": [2], "test": []}
+    assert found["left_out"] == {"train": [], "test": []}
     assert (found["record_order"], found["shuffle_seed"]) == ("shuffled", 5)
     assert found["train_label_sha256"] == dataset.label_sha256(np.array([0, 1, 1]))
     assert found["shards"] == [

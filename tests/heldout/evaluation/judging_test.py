@@ -69,6 +69,17 @@ def test_splits_larger_than_a_batch_come_in_order(monkeypatch):
     assert parts.num_traces <= 2  # one more for the last, smaller batch
 
 
+def test_what_a_batch_says_stays_with_its_examples(monkeypatch):
+    logits, label = [[np.inf, 0, 0], [2, 1, 0], [0, 0, 1], [0, 3, 1]], [0, 1, 2, 1]
+    whole = judged(logits, label)
+    monkeypatch.setattr(judging, "_BATCH_SIZE", 2)
+    found = judged(logits, label)
+    assert not found.finite  # the last batch is
+    np.testing.assert_array_equal(found.margin, whole.margin)
+    # Log odds of the labels: 1 - log(e^2 + e^0) and 1 - log 2.
+    np.testing.assert_allclose(found.margin[1:3], [1 - np.log(np.exp(2) + 1), 1 - np.log(2)], rtol=1e-3)
+
+
 def test_records_are_judged_as_the_same_images_in_memory(tmp_path):
     record_cases.write_imagenet(tmp_path / "imagenet", num_train=12, num_test=5)
     records = indexed_records.open_records(tmp_path / "imagenet")

@@ -192,3 +192,43 @@ def test_summaries_that_cannot_be_used_count_as_none(tmp_path):
         path.write_text(text)
         assert evaluation_files.read(tmp_path, 0.5, 3) is None
     assert evaluation_files.read(tmp_path, 0.5, 4) is None
+
+
+def test_what_is_named_is_compared_even_if_all_is_done(zoo, monkeypatch):
+    runs = RUNS[:1]
+    zoo_evaluation.evaluate_zoo(config(zoo, runs=runs))
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "open_for_training", None)  # nothing is named: the data set need not be there
+        assert zoo_evaluation.evaluate_zoo(config(zoo, runs=runs)).num_skipped == 1
+    source = run_sources.source_of(layout.Run(zoo, "e", *runs[0]), None, None)
+    again = zoo_evaluation.evaluate_zoo(config(zoo, runs=runs, architecture="mlp", dataset=source.dataset))
+    assert again.num_skipped == 1
+    with pytest.raises(errors.MismatchError, match=r"(?s)other options.*'mlp'.*'lenet'"):
+        zoo_evaluation.evaluate_zoo(config(zoo, runs=runs, architecture="lenet"))
+    with pytest.raises(errors.MismatchError, match="e was trained on"):
+        zoo_evaluation.evaluate_zoo(config(zoo, runs=runs, dataset="digits"))
+
+
+def test_the_table_keeps_what_earlier_calls_found(zoo):
+    output = evaluation_files.directory(zoo, "e", "train", None)
+    right = np.ones(60, bool)
+    for run_id in (0, 1, 2):
+        summary = evaluation_files.summarise(
+            layout.Run(zoo, "e", 0.7, run_id), evaluation_files.Parts(right, right, np.arange(60) < 30), 2, "ab"
+        )
+        evaluation_files.write(output, summary, right, right.astype(np.float16))
+    for name in ("notes.json", "0.7/notes.json", "0.7/01.json", "0.7/1.json"):
+        (output / name).write_text("{")
+    found = zoo_evaluation.evaluate_zoo(config(zoo, runs=((0.5, 0),)))
+    assert [(row.subset_ratio, row.run_id) for row in found.summaries] == [(0.5, 0)]
+    assert names_in(found.table) == [("0.5", "0"), ("0.7", "0"), ("0.7", "2")]
+    # A row of a run that can be evaluated no more goes when that is found.
+    shutil.rmtree(layout.Run(zoo, "e", 0.7, 2).checkpoints_directory)
+    found = zoo_evaluation.evaluate_zoo(config(zoo, runs=((0.7, 2),)))
+    assert (found.summaries, set(found.faults)) == ([], {(0.7, 2)})
+    assert names_in(found.table) == [("0.5", "0"), ("0.7", "0")]
+
+
+def names_in(table):
+    with open(table, encoding="utf-8", newline="") as stream:
+        return [(row["subset_ratio"], row["run_id"]) for row in csv.DictReader(stream)]

@@ -1,12 +1,15 @@
 """Recipes: stored once, compared for ever after."""
 
 import dataclasses
+import os
+import subprocess
+import time
 
 import numpy as np
 import pytest
 
 from heldout.datasets import dataset as dataset_lib
-from heldout.experiments import label_noise, recipes, training_config
+from heldout.experiments import label_noise, recipes, training_config, training_files
 from tests import cases
 from zoo import errors, files, layout
 
@@ -35,6 +38,49 @@ def test_another_recipe_is_refused_and_both_are_printed(tmp_path, recipe):
     assert '"num_epochs": 3' in str(caught.value)
     assert '"num_epochs": 4' in str(caught.value)
     assert layout.recipe_path(tmp_path, "e").read_bytes() == before
+
+
+def _training(zoo, process, machine=None):
+    """The file of a training whose first runs are not there yet."""
+    machine = machine or files.machine()
+    path = zoo / "e" / f".training-{machine}-{process}.json"
+    now = training_files.now()
+    training_files.write(path, training_files.Training(machine, "host", process, now, (0.7,), ((0, 4),)))
+    return path
+
+
+@pytest.mark.parametrize("machine", [None, "0123abcd"], ids=["here", "elsewhere"])
+def test_a_recipe_whose_first_runs_are_being_trained_is_not_replaced(tmp_path, recipe, machine):
+    recipes.adopt(tmp_path, recipe)
+    other = dataclasses.replace(recipe, training=training_config.TrainingConfig(num_epochs=4))
+    path = _training(tmp_path, os.getppid(), machine)
+    with pytest.raises(errors.MismatchError, match=rf"(?s)num_epochs: stored 3, asked for 4.*says .*{path.name}"):
+        recipes.adopt(tmp_path, other)
+    recipes.adopt(tmp_path, recipe)
+    assert recipes.read(tmp_path, "e") == recipe
+
+
+def test_the_recipe_of_a_training_that_is_gone_is_replaced(tmp_path, recipe):
+    recipes.adopt(tmp_path, recipe)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    _training(tmp_path, process.pid)
+    silent = _training(tmp_path, os.getppid(), "0123abcd")
+    os.utime(silent, (time.time() - 2 * 24 * 3600,) * 2)
+    other = dataclasses.replace(recipe, training=training_config.TrainingConfig(num_epochs=4))
+    recipes.adopt(tmp_path, other)
+    assert recipes.read(tmp_path, "e") == other
+
+
+def test_a_recipe_that_is_not_kept_is_noticed(tmp_path, recipe):
+    recipes.adopt(tmp_path, recipe)
+    recipes.check_kept(tmp_path, recipe)
+    other = dataclasses.replace(recipe, training=training_config.TrainingConfig(num_epochs=4))
+    with pytest.raises(errors.MismatchError, match=r"e/recipe\.json: is no longer the recipe .* another --experiment"):
+        recipes.check_kept(tmp_path, other)
+    layout.recipe_path(tmp_path, "e").unlink()
+    with pytest.raises(errors.MismatchError, match=r"^gs://b/e/recipe\.json: is no longer"):
+        recipes.check_kept(tmp_path, recipe, "gs://b/e/recipe.json")
 
 
 def test_runs_without_a_recipe_are_not_joined(tmp_path, recipe):

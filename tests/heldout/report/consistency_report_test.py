@@ -1,5 +1,6 @@
 """The report on consistency scores: its figures against plain arithmetic, its files against their readers."""
 
+import dataclasses
 import json
 import re
 
@@ -57,13 +58,56 @@ def test_runs_needed_are_measured_where_there_are_enough():
     assert f"is reached with {found.runs_needed_for_ranks} runs of each ratio" in ranks
 
 
-def test_scores_that_do_not_agree_at_all_say_so():
-    found = consistency_report.examine(reliability_test.a_table(num_runs=2, spread=False))
-    if found.reliability.pearson.mean() > 0:
-        found = consistency_report.examine(reliability_test.a_table(num_runs=2, spread=False, seed=1))
-    texts = consistency_report.needed_texts(found)
-    assert found.runs_needed == float("inf") or found.runs_needed > 10
-    assert np.isfinite(found.runs_needed) or "halves do not agree at all" in texts[0]
+@pytest.mark.parametrize(("num_runs", "spread"), [(2, True), (40, False)])
+def test_few_runs_and_scores_that_do_not_agree_are_not_extrapolated(num_runs, spread):
+    found = consistency_report.examine(reliability_test.a_table(num_runs, (0.5,), spread))
+    assert np.isnan(found.runs_needed)
+    assert not found.runs_needed_measured
+    linear, _ = consistency_report.needed_texts(found)
+    halves = "1 run of each ratio" if num_runs == 2 else "20 runs of each ratio"
+    mean, error = found.reliability.pearson[-1].mean(), found.reliability.spread(-1)
+    assert linear.startswith(
+        "too few runs to say how many a linear correlation of 0.9 between scores from disjoint runs"
+    )
+    assert linear.endswith(f"scores from {halves} it is {mean:.3f} (standard error {error:.3f} or more)")
+    assert consistency_report.to_json(found)["runs_needed"] is None
+
+
+@pytest.fixture(scope="module")
+def lopsided():
+    """Three runs of one ratio, one of another."""
+    whole = reliability_test.a_table(num_runs=3)
+    return whole.take(np.array([0, 1, 2, 3])).with_labels(np.arange(whole.num_train) % 10, np.zeros(5, int))
+
+
+def test_a_ratio_with_one_run_leaves_all_but_the_reliability(tmp_path, lopsided):
+    found = consistency_report.examine(lopsided)
+    assert found.reliability is None
+    lines = consistency_report.lines(found)
+    assert lines[0].startswith("ratio 0.3, 3 runs: accuracy 0.")
+    assert "(standard error 0.0" in lines[0]
+    assert lines[1] == f"ratio 0.7, 1 run: accuracy {found.accuracy[1]:.4f} held out (no standard error)"
+    assert lines[2:] == ["ratio 0.7 has 1 run; the reliability of scores takes two of each ratio"]
+    written = consistency_report.write(tmp_path, found, lopsided, {})
+    names = {"accuracy.png", "consistency.json", "consistency.md", "cscores.npz", "cscores.npy"}
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} == names
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    value = json.loads((tmp_path / "consistency.json").read_text(), parse_constant=refuse)
+    assert (value["reliability"], value["runs_needed"], value["runs_needed_for_ranks"]) == (None, None, None)
+    assert value["heldout_accuracy_standard_error"] == [found.accuracy_error[0], None]
+    text = (tmp_path / "consistency.md").read_text()
+    assert "Ratio 0.7 has 1 run; the reliability of scores takes two of each ratio.\n" in text
+    assert f"| 0.7 | 1 | {found.accuracy[1]:.4f} |  |\n" in text
+    assert "reliability.png" not in text
+
+
+def test_what_has_no_correlation_is_null_in_json(findings):
+    gaps = dataclasses.replace(findings.reliability, pearson=np.full_like(findings.reliability.pearson, np.nan))
+    value = consistency_report.to_json(dataclasses.replace(findings, reliability=gaps))
+    assert json.loads(json.dumps(value, allow_nan=False))["reliability"]["pearson"] == [[None] * 5] * 3
 
 
 def test_files_tell_the_same(tmp_path, table, findings):
@@ -110,5 +154,6 @@ def test_published_scores_are_compared_by_rank(tmp_path, table, findings):
 def test_the_terminal_gets_every_figure(findings):
     lines = consistency_report.lines(findings, published=0.25)
     assert lines[0].startswith("ratio 0.3, 6 runs: accuracy ")
-    assert lines[2].startswith("scores from 1 run of each ratio and 1 others: correlation ")
+    assert lines[2].startswith("scores from 1 run of each ratio and 1 other: correlation ")
+    assert lines[3].startswith("scores from 2 runs of each ratio and 2 others: correlation ")
     assert lines[-1] == "rank correlation with the published scores: 0.250"

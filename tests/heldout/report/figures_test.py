@@ -12,6 +12,7 @@ from PIL import Image
 import pytest
 
 from heldout.report import figures, influence_scan
+from heldout.scoring import reliability
 from tests.heldout.report import simulated
 
 
@@ -27,6 +28,7 @@ def charts():
         figures.influence_tails(scan),
         figures.consistency_histogram(saved.consistency.score),
         figures.consistency_by_ratio(saved.consistency),
+        figures.heldout_accuracy(np.array([0.1, 0.5]), np.array([0.9, 0.95]), np.array([0.01, 0.005])),
     ]
 
 
@@ -110,6 +112,58 @@ def test_bins_suit_the_steps_of_the_values():
     assert factor(1e-6, 1e-6) == 1
 
 
+def test_bars_span_no_influence_beyond_1(monkeypatch):
+    """Of 8 runs a step is 1/4 or more: bins are so wide that the outermost are centred at 1 and -1."""
+    saved = simulated.saved()
+    scan = influence_scan.scan(saved.ratios[0.5], pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
+    counts = np.zeros(influence_scan.NUM_BINS, np.int64)
+    counts[[0, influence_scan.NUM_BINS // 2, -1]] = 3, 10, 2
+    scan = dataclasses.replace(scan, bin_counts=counts, typical_step=0.5, typical_error=0.4)
+    drawn = []
+
+    def keep(name, draw):
+        from matplotlib.figure import Figure
+
+        axes = Figure().add_subplot()
+        draw(axes)
+        drawn.append((axes.patches, axes.get_xlim()))
+
+    monkeypatch.setattr(figures, "_chart", keep)
+    figures.influence_tails(scan)
+    figures.influence_bulk(scan)
+    for patches, limits in drawn:
+        bars = [patch for patch in patches if hasattr(patch, "get_width") and patch.get_height()]
+        assert sorted(bar.get_height() for bar in bars) == [2, 3, 10]
+        assert min(bar.get_x() for bar in bars) == -1
+        assert max(bar.get_x() + bar.get_width() for bar in bars) == 1
+        for steps in (patch for patch in patches if hasattr(patch, "get_data")):
+            assert np.abs(steps.get_data().edges).max() == 1
+        assert -1.03 < limits[0] <= -1
+        assert 1 <= limits[1] < 1.03
+
+
+@pytest.mark.parametrize(
+    ("correlation", "predicted", "lowest"), [(0.5, True, 0), (0.01, False, 0), (-0.3, False, -0.3)]
+)
+def test_reliability_is_extrapolated_only_where_it_tells_something(monkeypatch, correlation, predicted, lowest):
+    seen = []
+
+    def keep(name, draw):
+        from matplotlib.figure import Figure
+
+        axes = Figure().add_subplot()
+        draw(axes)
+        seen.append((axes.get_legend_handles_labels()[1], axes.get_ylim()))
+
+    monkeypatch.setattr(figures, "_chart", keep)
+    values = np.full((1, 5), correlation)
+    found = reliability.Reliability(np.array([8]), values, values, np.full((1, 5), 1000), num_ratios=1)
+    figures.split_half_reliability(found, 0.9)
+    ((labels, limits),) = seen
+    assert ("predicted" in labels) == predicted
+    assert limits == (lowest, 1.02)
+
+
 def test_one_wrong_run_leaves_no_hole_at_zero():
     runs_in, runs_out = 280, 120
     values = np.zeros(influence_scan.NUM_BINS, np.int64)
@@ -131,9 +185,11 @@ def test_many_examples_become_a_density(monkeypatch):
 def test_scores_without_values_can_be_drawn():
     saved = simulated.saved()
     scores = saved.ratios[0.5]
-    nothing = dataclasses.replace(scores.memorization, values=np.full(simulated.NUM_TRAIN, np.nan))
+    none = np.zeros(simulated.NUM_TRAIN, np.int64)
+    values = np.full(simulated.NUM_TRAIN, np.nan)
+    nothing = dataclasses.replace(scores.memorization, values=values, num_heldout=none)
     empty = np.full_like(scores.subset_influence, np.nan)
-    scores = dataclasses.replace(scores, memorization=nothing, subset_influence=empty, influence_standard_error=empty)
+    scores = simulated.with_influence(dataclasses.replace(scores, memorization=nothing), empty)
     scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
     for chart in (
         figures.memorization_histogram(scores),
@@ -150,3 +206,15 @@ def test_ratios_without_heldout_runs_are_left_out():
     profile = consistency.profile.copy()
     profile[0] = np.nan
     assert figures.ratios_with_data(dataclasses.replace(consistency, profile=profile)).tolist() == [1]
+
+
+@pytest.mark.parametrize("number", [0, 1, 50, 5000])
+def test_scores_beside_one_another(number):
+    generator = np.random.default_rng(number)
+    first = generator.random(number)
+    first[:1] = np.nan
+    chart = figures.score_scatter(first, first + generator.normal(0, 0.1, number), "memorization in a", "in b")
+    assert chart.png.startswith(b"\x89PNG")
+    assert "memorization in a" in chart.svg
+    # Many examples become some hexagons, each drawn once.
+    assert chart.svg.count("<use") + chart.svg.count("<path") < 1500

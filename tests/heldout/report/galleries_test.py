@@ -33,6 +33,13 @@ def test_examples_without_a_value_are_counted_not_shown(scores):
     shown = galleries.memorization_galleries(scores, simulated.TRAIN_LABEL, 60)
     label = simulated.TRAIN_LABEL[simulated.NEVER_HELD_OUT]
     assert shown[0].num_undefined == shown[1 + label].num_undefined == 1
+    assert [(gallery.num_never_in, gallery.num_never_heldout) for gallery in (shown[0], shown[1 + label])] == [
+        (0, 1)
+    ] * 2
+    never_in = np.where(np.arange(60) < 4, 0, scores.memorization.num_in)
+    fewer = dataclasses.replace(scores, memorization=dataclasses.replace(scores.memorization, num_in=never_in))
+    others = galleries.memorization_galleries(fewer, simulated.TRAIN_LABEL, 60)
+    assert [gallery.num_never_in for gallery in others] == [4, *np.bincount(simulated.TRAIN_LABEL[:4], minlength=3)]
     cards = [card.train_index for card in (*shown[0].most, *shown[0].least)]
     assert sorted(cards) == [index for index in range(60) if index != simulated.NEVER_HELD_OUT]
 
@@ -66,17 +73,17 @@ def test_stories_begin_with_the_strongest_pair(scores):
         column = scores.subset_influence[:, story.test_index]
         order = np.sort(column[~np.isnan(column)])
         assert [effect.value for effect in story.helpful] == pytest.approx(order[::-1][:3])
-        assert [effect.value for effect in story.harmful] == pytest.approx(order[:3])
+        assert [effect.value for effect in story.harmful] == pytest.approx([value for value in order[:3] if value < 0])
         assert story.label == simulated.TEST_LABEL[story.test_index]
         effect = story.helpful[0]
-        assert effect.standard_error == scores.influence_standard_error[effect.train_index, story.test_index]
+        place = (np.array(effect.train_index), np.array(story.test_index))
+        assert effect.standard_error == scores.influence_standard_error(*place, scores.subset_influence[place])
 
 
 def test_harm_alone_makes_a_story(scores):
     values = np.zeros_like(scores.subset_influence)
     values[3, 9], values[4, 2] = -0.5, 0.25
-    spread = np.full_like(values, 0.1)
-    scores = dataclasses.replace(scores, subset_influence=values, influence_standard_error=spread)
+    scores = simulated.with_influence(scores, values)
     scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
     first, second = galleries.stories_of_tests(scores, scan, (None, None), 5, 3)
     assert (first.test_index, second.test_index) == (9, 2)
@@ -97,6 +104,6 @@ def test_exact_zeros_are_counted(scores):
 
 def test_no_story_without_influence(scores):
     flat = np.zeros_like(scores.subset_influence)
-    scores = dataclasses.replace(scores, subset_influence=flat, influence_standard_error=flat)
+    scores = simulated.with_influence(scores, flat)
     scan = influence_scan.scan(scores, pairs_influence=0.15, pairs_memorization=0.25, max_pairs=10)
     assert galleries.stories_of_tests(scores, scan, (None, None), 5, 3) == []

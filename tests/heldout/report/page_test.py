@@ -138,7 +138,6 @@ def test_no_heldout_run_at_all():
     saved = simulated.saved(subset_ratios=(0.8,))
     scores, consistency = saved.ratios[0.8], saved.consistency
     nothing = np.full(simulated.NUM_TRAIN, np.nan)
-    matrix = np.full_like(scores.subset_influence, np.nan)
     scores = dataclasses.replace(
         scores,
         memorization=dataclasses.replace(
@@ -146,9 +145,8 @@ def test_no_heldout_run_at_all():
         ),
         accuracy_heldout=nothing,
         mean_accuracy_heldout=float("nan"),
-        subset_influence=matrix,
-        influence_standard_error=matrix,
     )
+    scores = simulated.with_influence(scores, np.full_like(scores.subset_influence, np.nan))
     consistency = dataclasses.replace(consistency, profile=nothing[None], score=nothing)
     text = _page(dataclasses.replace(saved, ratios={0.8: scores}, consistency=consistency))
     Outline(text)
@@ -171,7 +169,10 @@ def test_few_runs_are_said_at_the_top(pictured):
     assert int(banner[2]) == median
     assert banner.start() < pictured.index('<section id="distributions">')
     enough = np.full(simulated.NUM_TRAIN, 30)
-    assert 'class="warning"' not in _page(_with_memorization(simulated.saved(), num_in=enough, num_heldout=enough))
+    saved = _with_memorization(simulated.saved(), num_in=enough, num_heldout=enough)
+    flat = np.zeros((simulated.NUM_TRAIN, simulated.NUM_TEST))
+    flat = simulated.with_influence(saved.ratios[0.5], flat)
+    assert 'class="warning"' not in _page(dataclasses.replace(saved, ratios={0.5: flat}))
 
 
 def test_ties_at_zero_are_counted_beside_the_heading(pictured):
@@ -184,12 +185,25 @@ def test_ties_at_zero_are_counted_beside_the_heading(pictured):
     assert '<span class="value">−0.004 ' in text
 
 
+def test_labels_that_were_changed_on_purpose_are_marked():
+    clean = simulated.TRAIN_LABEL.copy()
+    clean[[simulated.MEMORIZED, 20]] = (clean[[simulated.MEMORIZED, 20]] + 1) % simulated.NUM_CLASSES
+    text = _page(dataclasses.replace(simulated.saved(), clean_train_label=clean))
+    assert "2 of 60 training labels were changed on purpose" in text
+    assert "Of the memorized examples 1 carry one" in text
+    assert f"changed, was class {clean[simulated.MEMORIZED]}" in text
+    payload = json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])
+    column = payload["tables"]["examples"]["clean_label"]
+    assert [index for index, label in enumerate(column) if label is not None] == [simulated.MEMORIZED, 20]
+    assert column[20] == clean[20]
+    assert "changed on purpose" not in _page(simulated.saved())
+
+
 def test_strong_harm_is_a_story():
     saved = simulated.saved(subset_ratios=(0.5,))
     values = np.zeros_like(saved.ratios[0.5].subset_influence)
     values[3, 9], values[4, 2] = -0.5, 0.25
-    spread = np.full_like(values, 0.1)
-    scores = dataclasses.replace(saved.ratios[0.5], subset_influence=values, influence_standard_error=spread)
+    scores = simulated.with_influence(saved.ratios[0.5], values)
     text = _page(dataclasses.replace(saved, ratios={0.5: scores}))
     assert text.index('href="#pairs?test=9"') < text.index('href="#pairs?test=2"')
     assert "nothing: no value is above zero" in text
@@ -241,4 +255,5 @@ def test_the_page_is_the_same_every_time(pictured):
 def test_scripts_use_only_columns_that_exist(pictured):
     script = (page.TEMPLATES / "report.js").read_text("utf-8")
     columns = {key for rows in _payload(pictured)["tables"].values() for key in rows}
-    assert set(re.findall(r'\{ key: "(\w+)"', script)) == columns
+    # Shown only where labels were changed on purpose.
+    assert set(re.findall(r'\{ key: "(\w+)"', script)) == columns | {"clean_label"}

@@ -5,12 +5,14 @@ so is test example 5, which therefore hangs on it alone. Training example 11 is 
 Everything else is right with a probability of its own, whatever the subset.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
 
 from heldout.datasets import dataset
-from heldout.scoring import bootstrap, influence_matrix, saved_scores, scores
+from heldout.scoring import bootstrap, influence_matrix, influence_pass, joint_counts, saved_scores, scores
+from tests.reference import influence_summary as reference
 from zoo import run_table
 
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 60, 24, 3
@@ -69,12 +71,20 @@ def saved(subset_ratios: tuple[float, ...] = (0.5, 0.8), labels: bool = True) ->
 def _ratio_scores(runs: run_table.RunTable, ratio: float) -> saved_scores.RatioScores:
     chosen = runs.select(ratio)
     counts = scores.count_sides(runs, ratio)
-    matrix = influence_matrix.subset_influence(runs, ratio)
+    memorization = scores.memorization_from_counts(counts)
+    settings = influence_pass.Settings(top_k=10, least_influence=0.1, least_memorization=-1.0, least_z=2.0)
+    counter, sides = joint_counts.WordCounter.of_runs(chosen), influence_matrix.sides_of(chosen)
+    work = influence_pass.Work(counter, sides, memorization.values, settings)
+    matrix = np.empty((NUM_TRAIN, NUM_TEST), np.float32)
+
+    def write_rows(start: int, values: np.ndarray) -> None:
+        matrix[start : start + len(values)] = values
+
     mask, train, test = chosen.subset_mask(), chosen.train_correctness(), chosen.test_correctness()
     return saved_scores.RatioScores(
         subset_ratio=ratio,
         num_runs=chosen.num_runs,
-        memorization=scores.memorization_from_counts(counts),
+        memorization=memorization,
         accuracy_in=counts.accuracy_in,
         accuracy_heldout=counts.accuracy_heldout,
         test_accuracy=test.mean(axis=0),
@@ -82,9 +92,17 @@ def _ratio_scores(runs: run_table.RunTable, ratio: float) -> saved_scores.RatioS
         mean_accuracy_heldout=float(train[~mask].mean()),
         mean_test_accuracy=float(test.mean()),
         memorized=bootstrap.count_above(runs, ratio, 0.25, num_draws=50),
-        subset_influence=matrix.values,
-        influence_standard_error=matrix.standard_error,
+        influence=influence_pass.summary_of(work, range(NUM_TRAIN), write_rows),
+        subset_influence=matrix,
     )
+
+
+def with_influence(ratio: saved_scores.RatioScores, values: np.ndarray) -> saved_scores.RatioScores:
+    """The same scores with another matrix of subset influence; standard errors of its values mean nothing."""
+    values = values.astype(np.float32)
+    support = np.minimum(ratio.memorization.num_in, ratio.memorization.num_heldout)
+    summary = reference.summarise(values, ratio.memorization.values, support, 10, 0.1, -1.0)
+    return dataclasses.replace(ratio, subset_influence=values, influence=summary)
 
 
 def images(channels: int = 1, scale: float = 255.0) -> dataset.Dataset:

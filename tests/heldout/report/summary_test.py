@@ -15,10 +15,10 @@ def test_summary_names_what_matters():
     assert "simulated: 40 runs at subset ratio 0.5, 60 training and 24 test examples" in text
     assert f"{100 * scores.mean_accuracy_heldout:.1f} % held out" in text
     assert f"memorized (memorization >= 0.25): {scores.memorized.count} example, interval" in text
-    assert "1 example has no memorization: no run trained on it, or none held it out" in text
+    assert "1 example has no memorization: 1 was never held out\n" in text
     assert "training example 7 (class dog), memorization +1.00 +- 0.00" in text
     assert "test example 5 (class </script><b>bird): +1.00 +- 0.00" in text
-    assert "not that the value is certain" in text
+    assert text.splitlines()[-1] == "(an error of 0 means that no run disagreed, not that the value is certain)"
     assert text.count("its subset influence") == 2
     assert (
         "strongest pair: training example 7 (class dog) -> test example 5 (class </script><b>bird), "
@@ -35,6 +35,43 @@ def test_summary_warns_of_few_runs_in_its_second_line():
     memorization = dataclasses.replace(saved.ratios[0.8].memorization, num_in=enough, num_heldout=enough)
     scores = dataclasses.replace(saved.ratios[0.8], memorization=memorization)
     assert "Only" not in summary.text_summary(dataclasses.replace(saved, ratios={0.8: scores}))
+
+
+def test_which_side_has_no_runs_is_said_with_counts():
+    saved = simulated.saved(subset_ratios=(0.5,))
+    scores = saved.ratios[0.5]
+    values, num_in = np.where(np.arange(60) < 3, np.nan, scores.memorization.values), scores.memorization.num_in.copy()
+    num_in[:3] = 0
+    memorization = dataclasses.replace(scores.memorization, values=values, num_in=num_in)
+    text = summary.text_summary(
+        dataclasses.replace(saved, ratios={0.5: dataclasses.replace(scores, memorization=memorization)})
+    )
+    assert "4 examples have no memorization: 3 were never trained on, 1 was never held out\n" in text
+
+
+def test_an_error_of_0_in_any_line_is_explained_after_all():
+    saved = simulated.saved(subset_ratios=(0.5,))
+    scores = saved.ratios[0.5]
+    wide = dataclasses.replace(scores.memorization, standard_error=np.full(60, 0.1))
+    scores = dataclasses.replace(scores, memorization=wide)
+    text = summary.text_summary(dataclasses.replace(saved, ratios={0.5: scores}))
+    *_, pair, hint = text.splitlines()
+    assert pair.startswith("strongest pair: ")
+    assert "+- 0.00" in pair
+    assert hint.startswith("(an error of 0 means")
+    text = summary.text_summary(_without_sure_pairs(saved))
+    assert "+- 0.00" not in text
+    assert "an error of 0" not in text
+
+
+def _without_sure_pairs(saved):
+    """The same with no memorization and no influence at all, so that no line has an error."""
+    scores = saved.ratios[0.5]
+    nothing = dataclasses.replace(scores.memorization, values=np.full(60, np.nan))
+    scores = simulated.with_influence(
+        dataclasses.replace(scores, memorization=nothing), np.full_like(scores.subset_influence, np.nan)
+    )
+    return dataclasses.replace(saved, ratios={0.5: scores})
 
 
 def test_one_is_singular():

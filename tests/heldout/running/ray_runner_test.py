@@ -1,6 +1,8 @@
 """Worker programs on a real Ray cluster of this machine: results, losses, refusals; nothing is left in the end."""
 
 import os
+import pathlib
+import re
 import signal
 import sys
 
@@ -91,6 +93,13 @@ def test_no_process_is_left_when_the_caller_stops_listening(cluster):
     process = next(m["process"] for m in stream if "process" in m)
     stream.close()
     assert workers_test.gone_soon(process)
+
+
+def test_workers_leave_no_temporary_files(cluster):
+    pool = ray_runner.ActorPool("tests.heldout.running.scratch_worker", {}, PLACES, {})
+    (left,) = [m["left"] for m in dispatch.run(pool, [{}], 1) if "left" in m]
+    assert re.fullmatch(r"heldout-[0-9a-f]{8}-\d+-.+", pathlib.Path(left).parent.name)
+    assert not pathlib.Path(left).parent.exists()
 
 
 @pytest.mark.parametrize(

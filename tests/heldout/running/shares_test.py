@@ -16,6 +16,11 @@ def test_parts_are_nearly_equal_and_make_up_the_whole(count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_parts_take_turns():
+    # What has been trained by the time that one machine stops is spread over all ratios and ids.
+    assert [shares.Share(index, 3).of("abcdefg") for index in range(3)] == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+
+
 def test_a_share_is_named_from_one():
     assert shares.parse("1/4") == shares.Share(0, 4)
     assert shares.parse(" 4/4 ") == shares.Share(3, 4)

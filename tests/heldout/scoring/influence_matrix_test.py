@@ -1,12 +1,9 @@
-"""Subset influence against the plain formula, loops, exhaustive enumeration, coverage; and the memory limit."""
-
-import dataclasses
-import tracemalloc
+"""Subset influence against the plain formula, loops, exhaustive enumeration and coverage."""
 
 import numpy as np
 import pytest
 
-from heldout.scoring import influence_matrix, score_config
+from heldout.scoring import influence_matrix, joint_counts
 from tests.reference import scores as reference
 from zoo import errors, run_table
 
@@ -33,16 +30,6 @@ def plain_formula(mask, test):
         return inside @ correct / inside.sum(1, keepdims=True) - outside @ correct / outside.sum(1, keepdims=True)
 
 
-def blocks_of(table, limit):
-    return list(influence_matrix.subset_influence_blocks(table, 0.5, memory_limit_bytes=limit))
-
-
-def smallest_limit(table):
-    with pytest.raises(errors.InvalidValueError, match="need at least") as caught:
-        blocks_of(table, 1)
-    return int(str(caught.value).split("at least ")[1].split()[0])
-
-
 def test_by_hand():
     mask = np.array([[1], [1], [1], [0], [0]], bool)
     test = np.array([[1, 0], [1, 0], [0, 0], [1, 1], [0, 1]], bool)
@@ -66,45 +53,15 @@ def test_equals_loops_and_plain_formula():
     np.testing.assert_array_equal(found.num_heldout, (~mask).sum(axis=0))
 
 
-def test_blocks_do_not_depend_on_the_limit():
+def test_blocks_are_the_matrix(monkeypatch):
     mask, test = random_arrays()
     table = make_table(mask, test)
     dense = influence_matrix.subset_influence(table, 0.5)
-    least = smallest_limit(table)
-    numbers = []
-    for limit in (least, least + 9000, least + 30000, 1 << 30):
-        blocks = blocks_of(table, limit)
-        numbers.append(len(blocks))
-        assert [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
-        np.testing.assert_array_equal(np.concatenate([block.values for block in blocks]), dense.values)
-        np.testing.assert_array_equal(np.concatenate([block.standard_error for block in blocks]), dense.standard_error)
-    assert numbers[0] == 5
-    assert numbers[-1] == 1
-
-
-def test_limit_one_byte_too_small_is_refused():
-    table = make_table(*random_arrays())
-    least = smallest_limit(table)
-    assert blocks_of(table, least)
-    with pytest.raises(errors.InvalidValueError, match=f"memory limit: got {least - 1} bytes.*raise the limit"):
-        blocks_of(table, least - 1)
-
-
-@pytest.mark.parametrize("limit", [3 << 20, 6 << 20])
-def test_memory_limit_holds(limit):
-    mask, test = random_arrays(num_runs=64, num_train=1500, num_test=1600)
-    table = make_table(mask, test)
-    assert 2 * 4 * mask.shape[1] * test.shape[1] > 3 * limit
-    tracemalloc.start()
-    try:
-        rows = 0
-        for block in influence_matrix.subset_influence_blocks(table, 0.5, memory_limit_bytes=limit):
-            rows += len(block.values)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert rows == 1500
-    assert limit / 4 < peak <= limit
+    monkeypatch.setattr(influence_matrix, "_BLOCK_ROWS", 8)
+    blocks = list(influence_matrix.subset_influence_blocks(table, 0.5))
+    assert [(block.start, block.stop) for block in blocks] == [(0, 8), (8, 16), (16, 24), (24, 32), (32, 37)]
+    np.testing.assert_array_equal(np.concatenate([block.values for block in blocks]), dense.values)
+    np.testing.assert_array_equal(np.concatenate([block.standard_error for block in blocks]), dense.standard_error)
 
 
 def test_ratios_are_never_pooled():
@@ -121,7 +78,7 @@ def test_ratios_are_never_pooled():
 
 
 def test_too_many_runs_are_refused(monkeypatch):
-    monkeypatch.setattr(influence_matrix, "_MAX_RUNS", 52)
+    monkeypatch.setattr(joint_counts, "MAX_RUNS", 52)
     with pytest.raises(errors.InvalidValueError, match="53 runs at one ratio, expected at most 52"):
         influence_matrix.subset_influence(make_table(*random_arrays()), 0.5)
 
@@ -136,8 +93,8 @@ def test_counts_come_back_from_values(total, num_in):
         sides = influence_matrix.Sides(np.array([num_in]), np.array([total - num_in]), num_right.astype(np.float32))
         values = counts[None].astype(np.float32)
         influence_matrix.fill_values(values, sides, 0, values)
-        influence_matrix.counts_from_values(values, sides, 0, values)
-        np.testing.assert_array_equal(values[0], counts)
+        found = influence_matrix.counts_from_values(values[0], num_in, total - num_in, sides.num_right)
+        np.testing.assert_array_equal(found, counts)
 
 
 TRAIN_X, TRAIN_LABEL = (0.0, 1.0, 2.1, 3.3, 4.6, 6.0), (0, 1, 0, 0, 1, 0)
@@ -166,31 +123,13 @@ def test_intervals_cover():
     assert 0.93 <= covered.mean() <= 0.97
 
 
-def test_the_default_limit_is_enough_for_imagenet():
-    small = make_table(np.zeros((2, 8), bool), np.zeros((2, 8), bool))
-    num_runs, num_train, num_test = 2000, 1_281_167, 50_000
-    # One byte, seen as many times as the packed matrices have: sizes are all that counts here.
-    bits = {
-        name: np.broadcast_to(np.zeros((), np.uint8), (num_runs, -(-size // 8)))
-        for name, size in (
-            ("subset_mask_bits", num_train),
-            ("train_correctness_bits", num_train),
-            ("test_correctness_bits", num_test),
-        )
-    }
-    rows = {"source_size": np.int64, "source_mtime_ns": np.int64}
-    table = dataclasses.replace(
-        small,
-        num_train=num_train,
-        num_test=num_test,
-        run_id=np.arange(num_runs),
-        subset_ratio=np.full(num_runs, 0.7),
-        source_sha256=np.zeros((num_runs, 32), np.uint8),
-        **{name: np.zeros(num_runs, dtype) for name, dtype in rows.items()},
-        **bits,
+def test_standard_errors_follow_from_the_values():
+    mask, test = random_arrays()
+    table = make_table(mask, test)
+    dense, sides = influence_matrix.subset_influence(table, 0.5), influence_matrix.sides_of(table)
+    rows, columns = np.array([[0], [3], [17], [36]]), np.array([2, 28, 5])
+    found = influence_matrix.standard_errors(
+        dense.values[rows, columns], sides.num_in[rows], sides.num_heldout[rows], sides.num_right[columns]
     )
-    default = score_config.ScoreConfig("zoo", "demo").memory_limit_mb
-    influence_matrix.check_memory_limit(table, default << 20)
-    influence_matrix.check_memory_limit(table, influence_matrix.DEFAULT_MEMORY_LIMIT_BYTES)
-    with pytest.raises(errors.InvalidValueError, match=r"1290 MiB\); raise the limit"):
-        influence_matrix.check_memory_limit(table, 1024 << 20)
+    np.testing.assert_allclose(found, dense.standard_error[rows, columns], rtol=1e-6)
+    assert np.isnan(found[1]).all()

@@ -1,5 +1,7 @@
 """Split-half reliability against what probability theory says of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -85,14 +87,49 @@ def test_more_runs_than_there_are_cannot_be_halved(num_runs):
 
 
 def test_a_single_run_has_no_halves():
-    with pytest.raises(errors.InvalidValueError, match="from 1 to 0"):
+    message = "^ratio 0.3 has 1 run, ratio 0.7 has 1 run; the reliability of scores takes two of each ratio; train more"
+    with pytest.raises(errors.InvalidValueError, match=message):
         reliability.split_half(a_table(num_runs=1), consistency)
+
+
+def test_ratios_with_too_few_runs_are_named():
+    ratios = np.array([0.3, 0.9])
+    assert reliability.too_few_runs(ratios, np.array([2, 3])) == ""
+    only = "ratio 0.9 has 1 run; the reliability of scores takes two of each ratio"
+    assert reliability.too_few_runs(ratios, np.array([2, 1])) == only
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "ratios", "spread", "expected"),
+    [
+        (2, (0.5,), True, False),  # one run against another
+        (6, (0.5,), True, False),  # three
+        (8, (0.5,), True, True),
+        (2, (0.2, 0.4, 0.6, 0.8), True, True),  # one of each of four ratios
+        (40, (0.3, 0.7), False, False),  # many, which do not agree
+    ],
+)
+def test_what_few_runs_or_noise_give_tells_nothing(num_runs, ratios, spread, expected):
+    found = reliability.split_half(a_table(num_runs, ratios, spread), consistency)
+    assert found.num_ratios == len(ratios)
+    assert found.is_telling(-1) == expected
+    # Of N examples without a correlation the standard error is 1 / sqrt(N).
+    assert found.spread(-1) >= 0.99 / np.sqrt(NUM_TRAIN)
+    nothing = dataclasses.replace(found, pearson=np.full_like(found.pearson, np.nan))
+    assert not nothing.is_telling(-1)
 
 
 def test_scores_without_variance_have_no_correlation():
     found = reliability.split_half(a_table(num_runs=4), lambda _: np.ones(NUM_TRAIN), [2], num_draws=1)
     assert np.isnan(found.pearson).all()
     assert np.isnan(found.spearman).all()
+
+
+def test_ties_have_their_mean_rank():
+    # Ranks 1.5 1.5 3 4 and 3 1.5 1.5 4: deviations from 2.5 with products of sum 2.25 and squares of sum 4.5 each.
+    halves = iter([np.array([1.0, 1, 2, 3]), np.array([2.0, 1, 1, 3])])
+    found = reliability.split_half(a_table(num_runs=2), lambda _: next(halves), [1], num_draws=1)
+    assert found.spearman.item() == pytest.approx(0.5)
 
 
 def test_spearman_and_brown_agree_with_the_law_they_come_from():

@@ -14,7 +14,16 @@ import pyarrow.parquet
 import pytest
 
 from heldout.datasets import registry
-from heldout.scoring import influence_file, influence_matrix, published_formats, saved_scores, score_files, scores
+from heldout.running import runners
+from heldout.scoring import (
+    influence_files,
+    influence_matrix,
+    joint_counts,
+    published_formats,
+    saved_scores,
+    score_files,
+    scores,
+)
 from zoo import aux_arrays, errors, layout, npz, run_table
 
 N, M = 40, 17
@@ -70,7 +79,7 @@ def test_saved_scores_are_the_scores(config):
     assert not summary.up_to_date
     assert (summary.num_runs, summary.subset_ratios, summary.problems) == (60, RATIOS, ())
     table, saved = table_of(config), score_files.load_scores(summary.directory)
-    assert (saved.experiment, saved.schema_version) == ("demo", 1)
+    assert (saved.experiment, saved.schema_version) == ("demo", 2)
     assert saved.provenance["table_digest"] == table.digest()
     assert saved.provenance["num_runs"] == 60
     assert saved.provenance["dataset"] == " ".join(registry.identify(config.dataset))
@@ -84,7 +93,8 @@ def test_saved_scores_are_the_scores(config):
         dense = influence_matrix.subset_influence(table, ratio)
         assert isinstance(found.subset_influence, np.memmap)
         np.testing.assert_array_equal(found.subset_influence, dense.values)
-        np.testing.assert_array_equal(found.influence_standard_error, dense.standard_error)
+        found_errors = found.influence_standard_error(np.arange(N)[:, None], np.arange(M), found.subset_influence)
+        np.testing.assert_allclose(found_errors, dense.standard_error, rtol=1e-6, atol=1e-9)
         mask, train, test = runs.subset_mask(), runs.train_correctness(), runs.test_correctness()
         np.testing.assert_allclose(found.test_accuracy, test.mean(axis=0))
         assert found.mean_accuracy_in == pytest.approx(train[mask].mean())
@@ -127,6 +137,22 @@ def test_published_formats_and_tables(config):
     assert {0.3, 0.7} == set(pair_table["subset_ratio"])
     for index, label in zip(pair_table["train_index"], pair_table["train_label"], strict=True):
         assert TRAIN_LABEL[index] == label
+
+
+def test_labels_that_were_changed_on_purpose_are_told(config):
+    clean = TRAIN_LABEL.copy()
+    clean[[3, 5]] = (TRAIN_LABEL[[3, 5]] + 1) % 3
+    path = layout.labels_path(config.zoo, "demo")
+    npz.write(path, {"train_label": TRAIN_LABEL, "clean_train_label": clean})
+    directory = score_files.compute_scores(config).directory
+    saved = score_files.load_scores(directory)
+    np.testing.assert_array_equal(np.flatnonzero(saved.is_changed), [3, 5])
+    examples = pyarrow.parquet.read_table(directory / "examples.parquet").to_pydict()
+    assert examples["clean_label"] == clean.tolist() * 2
+    npz.write(path, {"train_label": clean, "clean_train_label": clean})
+    other = dataclasses.replace(config, output=str(directory.parent / "other"))
+    with pytest.raises(errors.MismatchError, match=r"labels\.npz: is of other labels than the run table"):
+        score_files.compute_scores(other)
 
 
 def test_csv_without_labels(config):
@@ -174,23 +200,60 @@ def test_new_runs_are_taken_in(config):
     )
 
 
+@pytest.mark.parametrize("matrix", ["yes", "no"])
+def test_added_runs_give_the_bytes_of_a_fresh_computation(config, tmp_path, monkeypatch, matrix):
+    config = dataclasses.replace(config, matrix=matrix)
+    directory = score_files.compute_scores(config).directory
+    write_runs(pathlib.Path(config.zoo), range(30, 35))
+    counted = []
+    of_runs = joint_counts.WordCounter.of_runs
+
+    def count(runs):
+        counted.append(runs.num_runs)
+        return of_runs(runs)
+
+    monkeypatch.setattr(joint_counts.WordCounter, "of_runs", staticmethod(count))
+    score_files.compute_scores(config)
+    # With the matrix only the runs that are new are counted.
+    assert counted == ([5, 5] if matrix == "yes" else [35, 35])
+    fresh = score_files.compute_scores(dataclasses.replace(config, output=str(tmp_path / "fresh"))).directory
+    for name, content in contents(fresh).items():
+        if name != saved_scores.CONFIG_NAME:
+            assert contents(directory)[name] == content, name
+
+
+def test_a_matrix_of_other_runs_is_not_built_upon(config, tmp_path):
+    directory = score_files.compute_scores(config).directory
+    write_runs(pathlib.Path(config.zoo), [3], ratios=(0.3,))
+    run = layout.Run(pathlib.Path(config.zoo), "demo", 0.3, 3)
+    aux = aux_arrays.read(run.aux_arrays_path)
+    mask, train, test = aux.subset_mask(), aux.train_correctness(), ~aux.test_correctness()
+    aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(mask, train, test))
+    score_files.compute_scores(config)
+    np.testing.assert_array_equal(
+        score_files.load_scores(directory).ratios[0.3].subset_influence,
+        influence_matrix.subset_influence(table_of(config), 0.3).values,
+    )
+
+
 def test_a_missing_file_is_made_again(config):
     directory = score_files.compute_scores(config).directory
     before = contents(directory)
-    (directory / "subset_influence-0.3.npz").unlink()
-    kept = (directory / "subset_influence-0.7.npz").stat().st_mtime_ns
-    assert not score_files.compute_scores(config).up_to_date
-    assert contents(directory) == before
-    assert (directory / "subset_influence-0.7.npz").stat().st_mtime_ns == kept
+    for name in ("subset_influence-0.3.npy", "influence-0.3.npz"):
+        (directory / name).unlink()
+        kept = (directory / "subset_influence-0.7.npy").stat().st_mtime_ns
+        assert not score_files.compute_scores(config).up_to_date
+        assert contents(directory) == before
+        assert (directory / "subset_influence-0.7.npy").stat().st_mtime_ns == kept
 
 
 def test_room_on_the_disk_is_asked_for_what_is_not_there_yet(config, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        influence_file, "check_disk", lambda _, num_matrices, *sizes: asked.append((num_matrices, sizes))
+        influence_files, "check_disk", lambda _, num_matrices, *sizes: asked.append((num_matrices, sizes))
     )
     directory = score_files.compute_scores(config).directory
-    (directory / "subset_influence-0.3.npz").unlink()
+    (directory / "subset_influence-0.3.npy").unlink()
     score_files.compute_scores(config)
     # Two are replaced, one after the other.
     score_files.compute_scores(dataclasses.replace(config, num_draws=21, overwrite=True))
@@ -202,13 +265,14 @@ def test_killed_and_continued(config, tmp_path, what):
     untouched = dataclasses.replace(config, output=str(tmp_path / "whole"))
     expected = contents(score_files.compute_scores(untouched).directory)
     config = dataclasses.replace(untouched, output=str(tmp_path / "killed"))
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "runner"}
     program = f"""
 import os, signal, json
 from heldout.scoring import score_files
 def kill(what, done, total):
     if what == {what!r}:
         os.kill(os.getpid(), signal.SIGKILL)
-score_files.compute_scores(score_files.ScoreConfig(**json.loads({json.dumps(dataclasses.asdict(config))!r})), kill)
+score_files.compute_scores(score_files.ScoreConfig(**json.loads({json.dumps(fields)!r})), kill)
 """
     done = subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": os.getcwd()})
     assert done.returncode == -signal.SIGKILL
@@ -289,6 +353,11 @@ def test_labels_in_another_order_are_refused(config, tmp_path):
         ({"subset_ratios": (0.3, 0.3)}, "subset_ratios"),
         ({"subset_ratios": (0.3, 0.4)}, r"0\.4 has no runs in demo; there are 0\.3, 0\.7"),
         ({"memory_limit_mb": 1}, "need at least"),
+        ({"device": "gpu"}, "TensorFlow sees no GPU"),
+        ({"device": "abacus"}, "--device=abacus"),
+        ({"matrix": "maybe"}, "matrix: got 'maybe', expected one of auto, yes, no"),
+        ({"top_k": 0}, "top_k"),
+        ({"runner": runners.Runner("spark")}, "--runner=spark"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(config, changes, message):
@@ -306,8 +375,8 @@ def test_changed_thresholds_are_not_taken_for_done(config):
     found = pyarrow.parquet.read_table(directory / name)["subset_influence"].to_numpy()
     assert (found >= 0.99).all()
     assert state(directory)[name] != before[name]
-    for kept in ("scores-0.7.npz", "subset_influence-0.7.npz"):
-        assert state(directory)[kept] == before[kept]
+    assert state(directory)["scores-0.7.npz"] == before["scores-0.7.npz"]
+    assert contents(directory)["subset_influence-0.7.npy"] == before["subset_influence-0.7.npy"][0]
 
 
 def test_where_a_data_set_lies_does_not_matter_but_what_is_in_it(config, tmp_path):
@@ -356,7 +425,7 @@ def test_unsound_files_are_refused(config):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema_version", 2, "schema version 2, expected 1"),
+        ("schema_version", 1, "schema version 1, expected 2"),
         ("complete", "yes", "complete is 'yes', expected bool"),
         ("provenance", {"experiment": "demo"}, "table_digest is None"),
         ("files", None, "files is None"),

@@ -128,6 +128,67 @@ def test_consistency_of_chosen_ratios():
         scores.consistency(table, [0.4])
 
 
+def profile_of(ratios, accuracies, standard_errors):
+    """A Consistency that has what the integral needs."""
+    accuracies, standard_errors = np.array(accuracies, float), np.array(standard_errors, float)
+    there = ~np.isnan(accuracies)
+    zeros = np.zeros(accuracies.shape[1])
+    return scores.Consistency(np.array(ratios), accuracies, there * 9, standard_errors, zeros, there.sum(axis=0), zeros)
+
+
+def test_consistency_integral_by_hand():
+    nan = np.nan
+    found = scores.consistency_integral(
+        profile_of(
+            [0.1, 0.2, 0.6],
+            [[0.2, nan, 0.5, nan, nan], [0.4, 0.4, nan, nan, 0.3], [0.8, 0.8, 1.0, nan, nan]],
+            [[0.1, nan, 0.3, nan, nan], [0.2, 0.2, nan, nan, 0.1], [0.3, 0.3, 0.4, nan, nan]],
+        )
+    )
+    np.testing.assert_allclose(found.values, [(0.1 * 0.3 + 0.4 * 0.6) / 0.5, 0.6, 0.75, nan, nan])
+    errors_ = [np.hypot(np.hypot(0.05 * 0.1, 0.25 * 0.2), 0.2 * 0.3) / 0.5, np.hypot(0.1, 0.15), 0.25, nan, nan]
+    np.testing.assert_allclose(found.standard_error, errors_)
+    np.testing.assert_array_equal(found.num_ratios, [3, 2, 2, 0, 1])
+    assert found.num_ratios.dtype == np.int64
+
+
+def test_consistency_integral_equals_plain_loops():
+    generator = np.random.default_rng(12)
+    ratios, profile = np.sort(generator.random(7)), generator.random((7, 50))
+    profile[generator.random((7, 50)) < 0.3] = np.nan
+    found = scores.consistency_integral(profile_of(ratios, profile, profile / 10))
+    for i in range(50):
+        there = np.flatnonzero(~np.isnan(profile[:, i]))
+        x, y = ratios[there], profile[there, i]
+        span = x[-1] - x[0]
+        assert found.values[i] == pytest.approx(np.trapezoid(y, x) / span, rel=1e-12)
+        # The rule is linear: the weight of a ratio is what it gives for a profile that is 1 there and 0 elsewhere.
+        weights = np.array([np.trapezoid(row, x) for row in np.eye(len(x))]) / span
+        assert found.standard_error[i] == pytest.approx(np.sqrt(np.sum((weights * y / 10) ** 2)), rel=1e-12)
+    assert ((found.values >= 0) & (found.values <= 1)).all()
+
+
+def test_consistency_integral_needs_two_ratios():
+    _, _, table = two_ratio_table()
+    assert np.isnan(scores.consistency_integral(scores.consistency(table, [0.7])).values).all()
+    both = scores.consistency(table)
+    # Two ratios make a straight line, whose integral is their mean.
+    np.testing.assert_allclose(scores.consistency_integral(both).values, both.score, rtol=1e-12)
+
+
+def test_consistency_integral_intervals_cover():
+    truths, masks, trains = [], [], []
+    for seed in (10, 11, 12):
+        _, p0, mask, train = simulate(seed, 300, 6000)
+        truths.append(p0)
+        masks.append(mask)
+        trains.append(train)
+    table = make_table(np.repeat([0.1, 0.5, 0.6], 300), np.concatenate(masks), np.concatenate(trains))
+    found = scores.consistency_integral(scores.consistency(table))
+    truth = np.trapezoid(np.stack(truths), [0.1, 0.5, 0.6], axis=0) / 0.5
+    assert 0.93 <= share_covered(found.values, found.standard_error, truth) <= 0.97
+
+
 TRAIN_X, TRAIN_LABEL = (0.0, 1.0, 2.1, 3.3, 4.6, 6.0), (0, 1, 0, 0, 1, 0)
 TEST_X, TEST_LABEL = (0.4, 1.7, 3.9, 5.5), (0, 1, 1, 1)
 

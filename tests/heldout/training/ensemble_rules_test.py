@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import sonnet as snt
+from sonnet.src.nets import resnet
 import tensorflow as tf
 
 from heldout.models import layers, registry, sequential
-from heldout.training import ensemble, learners
+from heldout.training import ensemble, ensemble_rules, learners
 from zoo import checkpoints
 
 NUM_RUNS = 2
@@ -46,7 +47,61 @@ def own(layers_of_it):
     return module
 
 
+class OwnList(sequential.SequentialClassifier):
+    """A subclass that only says what it is made of."""
+
+    def __init__(self, num_classes, layer=snt.Linear):
+        super().__init__([layers.Flatten(), layer(6), layers.Relu(), snt.Linear(num_classes)])
+
+    def describe(self):
+        return "a method more"
+
+
+class Tripled(OwnList):
+    """A subclass that computes something else."""
+
+    def __call__(self, images, is_training):
+        return 3 * super().__call__(images, is_training)
+
+
+class Squared(snt.Linear):
+    """A layer that computes something else."""
+
+    def __call__(self, inputs):
+        return super().__call__(inputs) ** 2
+
+
+class SmallResNet(resnet.ResNet):
+    """Sonnet's network with other sizes."""
+
+    def __init__(self, num_classes, resnet_v2=False):
+        sizes = [1, 1, 1, 1], num_classes, None, resnet_v2, [8, 8, 8, 8]
+        super().__init__(*sizes)
+
+
+class TwoHeaded(SmallResNet):
+    """One of its parts has no rule."""
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self._logits = Squared(num_classes)
+
+
+def test_what_computes_something_else_has_no_rule():
+    assert ensemble_rules.supports(OwnList(3))
+    assert ensemble_rules.supports(SmallResNet(3))
+    for module in (Tripled(3), OwnList(3, Squared), Squared(3), SmallResNet(3, resnet_v2=True), TwoHeaded(3)):
+        assert not ensemble_rules.supports(module), module
+
+
+def built(module, shape):
+    module(tf.zeros([1, *shape]), is_training=False)
+    return module, shape
+
+
 MODULES = {
+    "a subclass of a list of layers": lambda: built(OwnList(3), (4, 4, 1)),
+    "a subclass of ResNet": lambda: built(SmallResNet(3), (32, 32, 3)),
     "mlp": lambda: (registry.build("mlp", 5, (9, 9, 3)), (9, 9, 3)),
     "lenet": lambda: (registry.build("lenet", 5, (9, 9, 3)), (9, 9, 3)),
     "small_inception": lambda: (registry.build("small_inception", 5, (8, 8, 3)), (8, 8, 3)),

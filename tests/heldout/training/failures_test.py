@@ -59,6 +59,14 @@ def test_the_retry_command_names_everything_that_is_not_the_default(tmp_path, re
     assert "--label_noise=pair:3" in failures.describe(counted, result(tmp_path)).retry
 
 
+def test_lists_in_the_retry_command_are_written_as_flags_take_them(tmp_path):
+    recipe = cases.tiny_recipe(
+        cases.tiny_digits(), num_epochs=9, schedule="step", step_epochs=(3, 6), augmentation=("crop", "flip")
+    )
+    words = failures.retry_flags(recipe, layout.Run(tmp_path, "e", 0.7, 3))
+    assert {"--schedule=step", "--step_epochs=3,6", "--augmentation=crop,flip"} < set(words)
+
+
 def test_failures_are_appended_and_read_in_order(tmp_path, recipe):
     assert failures.read(tmp_path, "e") == []
     written = [failures.describe(recipe, result(tmp_path, run_id)) for run_id in (3, 1, 3)]

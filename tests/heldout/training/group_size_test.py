@@ -36,6 +36,22 @@ def test_activations_are_counted_layer_by_layer():
     assert cost.memory == 4 * cost.weight_bytes + 2 * cost.activation_bytes
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_transposed_matrices_cost_as_much(transposed):
+    class Model(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = tf.Variable(tf.zeros([64, 3]))
+
+        def __call__(self, images, is_training):
+            flat = tf.reshape(images, [5, 64])
+            if transposed:
+                return tf.transpose(tf.matmul(self.weights, flat, transpose_a=True, transpose_b=True))
+            return tf.matmul(flat, self.weights)
+
+    assert group_size.step_cost(Model(), (8, 8, 1), 5, "float32").macs == 5 * 64 * 3
+
+
 def test_tracing_changes_no_model():
     module = registry.build("small_inception", 10, (8, 8, 1))
     before = [variable.numpy() for variable in module.variables]
@@ -70,6 +86,19 @@ def test_free_memory_is_shared():
     assert 1 << 20 < shared < alone < 1 << 50
     assert shared == pytest.approx(alone / 4, rel=0.2)
     assert group_size.free_memory("tpu", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("says", "free"), [("echo 4000; echo 3000", 3000), ("echo 5000", 5000), ("echo N/A", None), ("exit 9", None)]
+)
+def test_half_of_what_is_free_on_the_fullest_gpu_is_used(tmp_path, monkeypatch, says, free):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{says}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for num_workers in (1, 3):
+        expected = None if free is None else free * 2**20 // 2 // num_workers
+        assert group_size.free_memory("gpu", num_workers) == expected
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU is there")

@@ -12,7 +12,7 @@ from heldout.evaluation import judging
 from heldout.models import registry
 from heldout.training import run_training
 from tests import cases
-from zoo import aux_arrays, checkpoints, layout
+from zoo import aux_arrays, checkpoints, errors, layout
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,12 @@ def test_runs_differ_in_their_initial_values(data):
     trainer = run_training.RunTrainer(cases.tiny_recipe(data), data)
     first, second = (trainer.initial_values(("e", 0.7, run_id)) for run_id in (0, 1))
     assert not np.array_equal(first["model/layers/1/w"], second["model/layers/1/w"])
+
+
+def test_a_model_that_cannot_begin_again_is_refused(data):
+    recipe = cases.tiny_recipe(data, "tests.heldout.small_models:FromNumPy", {})
+    with pytest.raises(errors.InvalidValueError, match=r"FromNumPy'.* under one TensorFlow seed, .* not with NumPy"):
+        run_training.RunTrainer(recipe, data)
 
 
 def test_a_whole_float32_run_keeps_99_percent_of_its_bits_in_a_group(tmp_path):

@@ -1,5 +1,6 @@
 """Zoos in a bucket: an emulator on loopback, the real package that talks to it, real workers, kills."""
 
+import json
 import pathlib
 import re
 import signal
@@ -10,12 +11,12 @@ import time
 import numpy as np
 import pytest
 
-from heldout.experiments import training_config
+from heldout.experiments import recipes, training_config
 from heldout.training import store_training, zoo_training
 from tests import cases
 from tests.heldout.training import zoo_training_test
 from tests.zoo.remote import emulator
-from zoo import errors, layout, run_table, stores
+from zoo import errors, files, layout, run_table, stores
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
@@ -109,9 +110,62 @@ def test_failures_are_noted_in_the_store_with_its_address(bucket, dataset, tmp_p
     wild = training_config.TrainingConfig(num_epochs=2, batch_size=10, learning_rate=1e30)
     summary = train(address, dataset, training=wild, run_ids=(0,))
     assert [result.run.run_id for result in summary.failed] == [0]
+    assert "--zoo=gs://zoos/wild " in summary.failures[0].retry
     objects = content(address, tmp_path)
     assert set(objects) == {"e/recipe.json", "e/failures.jsonl"}
     assert re.search(rb"--zoo=gs://zoos/wild ", objects["e/failures.jsonl"])
+
+
+def test_failures_of_two_programs_are_all_kept(bucket, tmp_path):
+    store, lines = stores.Store(f"{bucket}/both"), [b'{"run": %d}' % i for i in range(4)]
+    for name in "ab":
+        (tmp_path / name / "e").mkdir(parents=True)
+    (tmp_path / "a" / "e" / "failures.jsonl").write_bytes(lines[0] + b"\n")
+    store_training.Mirror(store, str(tmp_path / "a"), "e").push()
+    mirrors = {}
+    for name, line in zip("ab", lines[1:3], strict=True):
+        (tmp_path / name / "e" / "failures.jsonl").unlink(missing_ok=True)
+        mirrors[name] = store_training.Mirror(store, str(tmp_path / name), "e")
+        mirrors[name].pull()
+        with open(tmp_path / name / "e" / "failures.jsonl", "ab") as stream:
+            stream.write(line + b"\n")
+    for name in "aba":
+        mirrors[name].push()
+    with open(tmp_path / "a" / "e" / "failures.jsonl", "ab") as stream:
+        stream.write(lines[3] + b"\n")
+    mirrors["a"].push()
+    assert content(store.address, tmp_path)["e/failures.jsonl"].splitlines() == lines
+
+
+def other_recipe(recipe_path):
+    stored = files.read_json(recipe_path)
+    return json.dumps(stored | {"training": stored["training"] | {"num_epochs": 1}})
+
+
+def test_another_programs_recipe_is_neither_replaced_nor_trained_beside(bucket, dataset, tmp_path, monkeypatch):
+    """Put by another program at the worst of moments: before ours is put, and while our workers start."""
+    address = f"{bucket}/race"
+    store, adopt, theirs = stores.Store(address), recipes.adopt, tmp_path / "theirs.json"
+
+    def overtaken(zoo, recipe):
+        adopt(zoo, recipe)
+        theirs.write_text(other_recipe(layout.recipe_path(zoo, "e")))
+        store.put(theirs, "e/recipe.json")
+
+    monkeypatch.setattr(recipes, "adopt", overtaken)
+    with pytest.raises(errors.MismatchError, match=r"race/e/recipe\.json: is no longer the recipe of this training"):
+        train(address, dataset)
+    monkeypatch.undo()
+    assert content(address, tmp_path) == {"e/recipe.json": theirs.read_bytes()}
+
+    class Overtaken(zoo_training.Progress):
+        def starting(self, *_):
+            theirs.write_text(other_recipe(theirs).replace('"num_epochs": 1', '"num_epochs": 7'))
+            store.put(theirs, "e/recipe.json")
+
+    with pytest.raises(errors.HeldoutError, match=r"race/e/recipe\.json: is no longer the recipe of this training"):
+        store_training.train_runs(config(address, dataset), Overtaken())
+    assert content(address, tmp_path) == {"e/recipe.json": theirs.read_bytes()}
 
 
 def test_nothing_is_deleted_from_a_store(dataset):

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from heldout.experiments import recipes, training_config
 from heldout.running import dispatch, group_recovery, workers
-from heldout.training import run_results
+from heldout.training import run_results, train_worker
 from tests import cases
-from zoo import layout
+from zoo import errors, files, layout
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory as Linux has them")
 
@@ -21,12 +21,22 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="li
 WIDE = {"hidden_sizes": [2048, 2048]}
 
 
-def messages(zoo, run_ids, *, module="heldout.training.train_worker", options=None, recover=None, shared=True, **setup):
+def messages(
+    zoo,
+    run_ids,
+    *,
+    module="heldout.training.train_worker",
+    options=None,
+    recover=None,
+    shared=True,
+    architecture="mlp",
+    **setup,
+):
     data = cases.tiny_digits()
     recipe = recipes.Recipe(
         "e",
         data.fingerprint(),
-        "mlp",
+        architecture,
         {"hidden_sizes": [8]} if options is None else options,
         training_config.TrainingConfig(num_epochs=2, batch_size=20),
         "digits",
@@ -60,6 +70,50 @@ def test_a_run_that_is_complete_is_not_trained_again(tmp_path):
     assert [m["appeared"] for m in answers if "appeared" in m] == [1]
     assert there.aux_arrays_path.read_bytes() == b"another program's record"
     assert not there.checkpoints_directory.exists()
+
+
+def another_recipe(zoo):
+    """What a program with other flags may have written meanwhile."""
+    path = layout.recipe_path(zoo, "e")
+    stored = files.read_json(path)
+    files.write_json(path, stored | {"training": stored["training"] | {"num_epochs": 1}})
+
+
+def test_nothing_is_trained_for_an_experiment_of_another_recipe(tmp_path):
+    stream = messages(tmp_path, range(3))
+    another_recipe(tmp_path)
+    answers = []
+    with pytest.raises(dispatch.TaskError, match=r"e/recipe\.json: is no longer the recipe of this training"):
+        answers.extend(stream)  # which keeps what came before
+    assert not any("began" in message for message in answers)
+    assert layout.runs(tmp_path, "e") == []
+
+
+def test_a_recipe_replaced_while_a_group_is_trained_is_noticed_before_its_files_are_written(tmp_path):
+    class Trainer:
+        """Two epochs, then the files; the recipe is replaced between the epochs."""
+
+        def train_group(self, group, on_epoch, *, batched):
+            on_epoch(0, np.zeros(len(group)))
+            another_recipe(tmp_path)
+            on_epoch(1, np.zeros(len(group)))
+            group[0].directory.mkdir(parents=True)
+
+    messages(tmp_path, [])
+    recipe, sent = recipes.read(tmp_path, "e"), []
+    groups = train_worker.Groups(Trainer(), 8, str(tmp_path), recipe)
+    with pytest.raises(errors.MismatchError, match="is no longer the recipe"):
+        groups.train([layout.Run(tmp_path, "e", 0.7, i) for i in range(2)], sent.append)
+    assert [message for message in sent if "run_epochs" in message] == [{"run_epochs": 2}]
+    assert layout.runs(tmp_path, "e") == []
+
+
+def test_a_group_of_an_architecture_without_a_batched_form_is_refused(tmp_path):
+    own = {"architecture": "tests.heldout.small_models:OwnModel", "options": {}}
+    with pytest.raises(dispatch.TaskError, match=r"--runs_per_group=8: architecture tests\..*OwnModel has no batched"):
+        list(messages(tmp_path, [0], **own))
+    for runs_per_group in (None, 1):
+        assert results(messages(tmp_path / str(runs_per_group), [0], runs_per_group=runs_per_group, **own), tmp_path)
 
 
 def test_a_worker_that_does_not_see_the_zoo_is_refused(tmp_path):

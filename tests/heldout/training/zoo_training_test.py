@@ -14,7 +14,8 @@ from heldout.datasets import indexed_records
 from heldout.evaluation import run_evaluation
 from heldout.experiments import label_noise, recipes, training_config
 from heldout.running import shares
-from heldout.training import train_runs_config, zoo_training
+from heldout.training import failures, train_runs_config, zoo_training
+from heldout.watching import training_log
 from tests import cases
 from tests.heldout.datasets import record_cases
 from zoo import aux_arrays, errors, files, layout, run_table, run_table_update
@@ -162,6 +163,105 @@ def test_damaged_runs_are_named_and_redone_only_on_request(trained, dataset, tmp
     assert path.read_bytes() == sound
 
 
+class Notes(zoo_training.Progress):
+    """Keeps what it is told; calls a function when the training starts, and one when it has ended."""
+
+    def __init__(self, at_start=lambda: None, at_end=lambda: None):
+        self.notes, self._at_start, self._at_end = [], at_start, at_end
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def starting(self, *_):
+        self._at_start()
+
+    def ended(self):
+        self._at_end()
+
+
+@pytest.mark.parametrize("state", ["redone", "begun"])
+def test_a_damaged_run_that_another_program_has_redone_meanwhile_is_kept(
+    trained, dataset, tmp_path, monkeypatch, state
+):
+    zoo = fresh_copy(trained, tmp_path)
+    run = layout.Run(zoo, "e", 0.7, 2)
+    sound = run.aux_arrays_path.read_bytes()
+    run.aux_arrays_path.write_bytes(sound[:-30])
+    checkpoint = run.checkpoint_prefix(2).with_suffix(".index")
+    update, at_start = run_table_update.update, []
+
+    def slow_update(*arguments, **options):
+        found = update(*arguments, **options)
+        if not at_start:
+            run.aux_arrays_path.unlink()
+            if state == "redone":
+                run.aux_arrays_path.write_bytes(sound)
+            inode.append(checkpoint.stat().st_ino)
+        return found
+
+    inode = []
+    monkeypatch.setattr(run_table_update, "update", slow_update)
+    progress = Notes(lambda: at_start.append(checkpoint.exists() and checkpoint.stat().st_ino == inode[0]))
+    summary = zoo_training.train_runs(config(zoo, dataset, redo_damaged=True), progress)
+    assert at_start == [True]
+    assert [result.run.run_id for result in summary.trained] == ([] if state == "redone" else [2])
+    assert run.aux_arrays_path.read_bytes() == sound
+
+
+def test_what_a_kill_has_left_of_a_deletion_goes(trained, dataset, tmp_path):
+    zoo = fresh_copy(trained, tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    run = layout.Run(zoo, "e", 0.7, 2)
+    shutil.rmtree(run.directory)
+    layout.run_table_path(zoo, "e").unlink()
+    left = files.temporary_beside(run.directory)
+    left = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    left.mkdir()
+    zoo_training.train_runs(config(zoo, dataset))
+    assert not left.exists()
+
+
+def test_runs_of_a_recipe_that_was_replaced_meanwhile_are_not_packed(dataset, tmp_path):
+    other = training_config.TrainingConfig(num_epochs=3, batch_size=10)
+
+    def replace():
+        path = layout.recipe_path(tmp_path, "e")
+        files.write_json(path, files.read_json(path) | {"training": other.to_json()})
+
+    with pytest.raises(errors.MismatchError, match=r"recipe\.json: is no longer the recipe of this training"):
+        zoo_training.train_runs(config(tmp_path, dataset, run_ids=(0,)), Notes(at_end=replace))
+    assert not layout.run_table_path(tmp_path, "e").exists()
+
+
+def test_two_programs_with_two_recipes_make_one_experiment(dataset, tmp_path):
+    """The second one comes while the first one trains its first group: it is refused and leaves the recipe alone."""
+    slow = training_config.TrainingConfig(num_epochs=5000, batch_size=10)
+    first = config(tmp_path, dataset, run_ids=(0,), workers=1, training=slow)
+
+    class Second(zoo_training.Progress):
+        def began(self, *_):
+            zoo_training.train_runs(config(tmp_path, dataset, run_ids=(1,)))
+
+    with training_log.TrainingLog(first) as log, pytest.raises(errors.MismatchError, match="are being trained, says"):
+        zoo_training.train_runs(first, training_log.Several([log, Second()]))
+    assert recipes.read(tmp_path, "e").training == slow
+    assert layout.runs(tmp_path, "e") == []
+
+
+def test_runs_that_lack_the_margins_asked_for_are_counted(trained, dataset, tmp_path):
+    zoo, progress = fresh_copy(trained, tmp_path), Notes()
+    zoo_training.train_runs(config(zoo, dataset, run_ids=tuple(range(7)), margins=True), progress)
+    assert progress.notes == [
+        "--margins: 6 complete runs without margins will stay so; train under another --experiment to have all runs "
+        "with margins"
+    ]
+    shutil.rmtree(layout.Run(zoo, "e", 0.7, 0).directory)
+    progress = Notes()
+    zoo_training.train_runs(config(zoo, dataset, run_ids=(0, 6), margins=True), progress)
+    assert progress.notes == ["--margins: 1 complete run may be without margins; the records are not here"]
+
+
 def test_half_a_checkpoint_is_redone_on_request(trained, dataset, tmp_path):
     zoo = fresh_copy(trained, tmp_path)
     run = layout.Run(zoo, "e", 0.7, 3)
@@ -215,6 +315,10 @@ def test_another_label_order_is_another_recipe(trained, tmp_path):
         ({"strategy": "mirrored", "workers": None}, "--num_replicas=None: goes with --strategy=mirrored"),
         ({"num_replicas": 2}, "--num_replicas=2: goes with --strategy=mirrored or multi_worker"),
         ({"strategy": "multi_worker", "workers": None}, "--num_replicas=None: goes with"),
+        (
+            {"strategy": "mirrored", "num_replicas": 2, "runs_per_group": 8},
+            "--strategy=mirrored with --runs_per_group=8: each replica trains one run at a time",
+        ),
         ({"run_ids": (0, 1), "share": shares.Share(2, 3)}, "share 3 of 3 of the runs is empty"),
     ],
 )
@@ -242,7 +346,7 @@ def test_replicas_train_what_workers_train(tmp_path, dataset):
     """Three runs on two replicas: the last group is not full."""
     kinds = {
         "workers": {"workers": 1, "runs_per_group": 1},
-        "replicas": {"workers": None, "strategy": "mirrored", "num_replicas": 2},
+        "replicas": {"workers": None, "strategy": "mirrored", "num_replicas": 2, "runs_per_group": None},
     }
     for name, options in kinds.items():
         summary = zoo_training.train_runs(config(tmp_path / name, dataset, run_ids=(0, 1, 2), **options))
@@ -264,6 +368,7 @@ def test_image_records_are_trained_from_disk(tmp_path):
         architecture="tests.heldout.small_models:OwnModel",
         architecture_options={},
         run_ids=(0,),
+        runs_per_group=None,
         subset_ratios=(0.5,),
         noise=label_noise.LabelNoise("symmetric", count=10, seed=1),
         training=training_config.TrainingConfig(num_epochs=1, batch_size=5),
@@ -284,6 +389,8 @@ def test_diverged_runs_are_reported_as_failed(tmp_path, dataset):
     wild = training_config.TrainingConfig(num_epochs=2, batch_size=10, learning_rate=1e30)
     summary = zoo_training.train_runs(config(tmp_path, dataset, training=wild, run_ids=(0,)))
     assert [result.run.run_id for result in summary.failed] == [0]
+    assert summary.failures == failures.read(tmp_path, "e")
+    assert [failure.run_id for failure in summary.failures] == [0]
     assert summary.table is None
 
 

@@ -1,7 +1,6 @@
 """What a training says of itself, written by the listener of a training and read back."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import subprocess
@@ -9,7 +8,8 @@ import time
 
 import pytest
 
-from heldout.experiments import training_config
+from heldout.experiments import training_config, training_files
+from heldout.running import shares
 from heldout.training import run_results, train_runs_config, zoo_training
 from heldout.watching import training_log
 from zoo import errors, files, layout
@@ -34,7 +34,7 @@ def result(zoo, ratio, run_id, failure=None):
 
 
 def only(zoo):
-    ((training, _),) = training_log.read(zoo, "e")
+    ((training, _),) = training_files.read(zoo, "e")
     return training
 
 
@@ -54,8 +54,8 @@ def write(zoo, training, process=None, machine=None):
 
 @pytest.fixture
 def training():
-    now = training_log.now()
-    return training_log.Training(files.machine(), "host", os.getpid(), now, (0.7,), ((0, 4),))
+    now = training_files.now()
+    return training_files.Training(files.machine(), "host", os.getpid(), now, (0.7,), ((0, 4),))
 
 
 def test_what_is_wanted_and_being_trained(tmp_path):
@@ -63,7 +63,7 @@ def test_what_is_wanted_and_being_trained(tmp_path):
         log.starting(8, 0, 10)
         training = only(tmp_path)
         assert training.wanted == [(0.5, 0), (0.5, 1), (0.5, 2), (0.5, 7), (0.7, 0), (0.7, 1), (0.7, 2), (0.7, 7)]
-        assert training.is_running
+        assert training.state(time.time()) == "running"
         assert (training.groups, training.ended, training.process) == ((), None, os.getpid())
         log.began(0.5, [0, 1], "a", 11)
         log.began(0.7, [0, 1], "b", 12)
@@ -80,12 +80,19 @@ def test_what_is_wanted_and_being_trained(tmp_path):
         assert [group.run_ids for group in only(tmp_path).groups] == [(2,), (1,), (7,)]
 
 
+def test_a_share_wants_its_own_runs_in_whatever_order_they_were_asked_for(tmp_path):
+    wanted = config(tmp_path, run_ids=(8, 9, 3, 0, 1), share=shares.Share(1, 3))
+    with training_log.TrainingLog(wanted) as log:
+        log.starting(3, 0, 10)
+        assert only(tmp_path).wanted == wanted.wanted == [(0.5, 9), (0.5, 1), (0.7, 3)]
+
+
 def test_the_file_goes_when_all_is_done(tmp_path):
     with training_log.TrainingLog(config(tmp_path)) as log:
         log.starting(2, 6, 10)
         log.result(result(tmp_path, 0.5, 0))
         log.appeared()
-        assert training_log.read(tmp_path, "e")
+        assert training_files.read(tmp_path, "e")
     assert not list((tmp_path / "e").iterdir())
 
 
@@ -117,7 +124,7 @@ def test_an_early_end_stays_and_says_why(tmp_path, error, end):
     assert training.end == end
     assert training.ended is not None
     assert training.groups == ()
-    assert not training.is_running
+    assert training.state(time.time()) == "ended"
 
 
 def test_failed_runs_are_said_to_be_left(tmp_path):
@@ -131,7 +138,7 @@ def test_failed_runs_are_said_to_be_left(tmp_path):
 def test_progress_is_written_now_and_then(tmp_path, monkeypatch):
     with training_log.TrainingLog(config(tmp_path)) as log:
         log.starting(8, 0, 10)
-        path = training_log.path(tmp_path, "e")
+        path = training_files.path(tmp_path, "e")
         os.utime(path, (1, 1))
         log.run_epochs(4)
         assert path.stat().st_mtime == 1
@@ -145,19 +152,20 @@ def test_a_training_goes_on_where_the_file_cannot_be_written(tmp_path):
     with training_log.TrainingLog(config(tmp_path)) as log:
         log.starting(2, 0, 10)
         log.began(0.5, [0], "a", 11)
-    assert training_log.read(tmp_path, "e") == []
+    assert training_files.read(tmp_path, "e") == []
 
 
 def test_the_next_training_removes_what_others_have_left(tmp_path, training):
-    lost = write(tmp_path, training, process=gone())
-    ended = write(tmp_path, dataclasses.replace(training, ended=training_log.now(), end="interrupted"), process=1)
+    lost = write(tmp_path, dataclasses.replace(training, process=gone()))
+    ended = write(tmp_path, dataclasses.replace(training, ended=training_files.now(), end="interrupted"), process=1)
     half = lost.with_name(files.temporary_beside(lost).name.replace(f"-{os.getpid()}-", f"-{gone()}-"))
     half.touch()
-    old = write(tmp_path, training, machine="0123abcd")
+    elsewhere = dataclasses.replace(training, machine="0123abcd")
+    old = write(tmp_path, elsewhere, machine="0123abcd")
     os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
     damaged = old.with_name(".training-0123abcd-5.json")
     damaged.write_text("{")
-    there = write(tmp_path, training, process=7, machine="0123abcd")
+    there = write(tmp_path, elsewhere, process=7, machine="0123abcd")
     here = write(tmp_path, training, process=os.getppid())
     other = here.with_name(".training-notes.json")
     other.touch()
@@ -165,44 +173,6 @@ def test_the_next_training_removes_what_others_have_left(tmp_path, training):
         log.starting(0, 8, 10)
     assert sorted((tmp_path / "e").iterdir()) == sorted([there, here, other])
     assert not any(path.exists() for path in (lost, ended, half, old, damaged))
-
-
-def test_a_killed_training_is_told_from_one_that_goes_on(training):
-    assert training.is_running
-    assert not training.is_lost
-    lost = dataclasses.replace(training, process=gone())
-    assert lost.is_lost
-    assert not lost.is_running
-    elsewhere = dataclasses.replace(lost, machine="0123abcd")
-    assert elsewhere.is_running
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"schema_version": 2},
-        {"began": "yesterday"},
-        {"run_ids": [[0]]},
-        {"groups": [{"run_ids": [1]}]},
-        {"subset_ratios": None},
-    ],
-)
-def test_what_is_no_training_is_refused(tmp_path, training, change):
-    path = write(tmp_path, training)
-    path.write_text(json.dumps(training.to_json() | change))
-    with pytest.raises(errors.DamagedFileError, match=r"e/\.training-.*: expected what a training of schema version 1"):
-        training_log.read(tmp_path, "e")
-
-
-def test_what_is_written_reads_back(training):
-    group = training_log.Group(0.7, (1, 2), "a", 3, training_log.now())
-    full = dataclasses.replace(training, groups=(group,), ended=training_log.now(), end="interrupted")
-    assert training_log.Training.from_json(json.loads(json.dumps(full.to_json())), "here") == full
-
-
-def test_ranges():
-    assert training_log.ranges([7, 0, 2, 1]) == ((0, 3), (7, 8))
-    assert training_log.ranges([]) == ()
 
 
 def test_several_listeners_hear_everything(tmp_path):

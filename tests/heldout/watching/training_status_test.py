@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
+from heldout.experiments import training_files
 from heldout.training import failures
-from heldout.watching import training_log, training_status
+from heldout.watching import training_status
 from tests.heldout.watching import training_log_test
 from zoo import aux_arrays, errors, files, layout, run_table_update
 
@@ -39,8 +40,8 @@ def fail(zoo, ratio, run_id, seconds_ago):
 def train(zoo, groups=(), began=100, **members):
     defaults = {"machine": files.machine(), "host": "ada", "process": os.getpid(), "began": moment(began)}
     defaults |= {"subset_ratios": (0.5, 0.7), "run_ids": ((0, 4),)}
-    groups = tuple(training_log.Group(ratio, ids, "ada", 5, moment(ago)) for ratio, ids, ago in groups)
-    training = training_log.Training(**(defaults | members), groups=groups)
+    groups = tuple(training_files.Group(ratio, ids, "ada", 5, moment(ago)) for ratio, ids, ago in groups)
+    training = training_files.Training(**(defaults | members), groups=groups)
     training_log_test.write(zoo, training)
     return training
 
@@ -93,6 +94,14 @@ def test_a_training_that_is_gone_makes_nothing(tmp_path):
     assert counts(status) == {0.5: (1, 0, 0, 1, 3), 0.7: (0, 0, 0, 0, 5)}
     assert sorted(watched.state for watched in status.trainings) == ["ended", "lost"]
     assert (status.runs_per_hour, status.left_s, status.is_running) == (None, None, False)
+
+
+def test_a_share_expects_its_own_runs_alone(tmp_path):
+    complete(tmp_path, 0.5, 1)
+    train(tmp_path, share_index=1, share_count=4)
+    status = training_status.take(tmp_path, "e")
+    assert counts(status) == {0.5: (1, 0, 0, 0, 0), 0.7: (0, 0, 0, 0, 1)}
+    assert status.num_expected == 2
 
 
 def test_a_failure_before_the_training_is_tried_again(tmp_path):

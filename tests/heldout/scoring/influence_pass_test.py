@@ -1,0 +1,268 @@
+"""One pass over the matrix: its summary against full sorts, tiles, threads, kills, memory."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from heldout.scoring import (
+    influence_extremes,
+    influence_matrix,
+    influence_pass,
+    influence_summary,
+    joint_counts,
+    run_words,
+    scores,
+)
+from tests.heldout.scoring import influence_matrix_test as cases
+from zoo import errors, npz
+
+SETTINGS = influence_pass.Settings(top_k=4, least_influence=0.2, least_memorization=-0.1, least_z=2.0)
+PARTS = ("by_train", "by_test")
+LISTS = ("pairs", "candidates")
+
+
+def make_work(table, settings=SETTINGS):
+    counts = scores.count_sides_of(table)
+    memorization = scores.memorization_from_counts(counts).values
+    sides = influence_matrix.sides_of(table)
+    words = run_words.of_examples(table.test_correctness_bits, 0, table.num_test)
+    counter = joint_counts.WordCounter(table.subset_mask_bits, words)
+    return influence_pass.Work(counter, sides, memorization, settings)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return cases.make_table(*cases.random_arrays(num_train=150, num_test=70))
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(influence_pass, "_TILE_ROWS", 48)
+
+
+def run(directory, table, settings=SETTINGS, identity="one", num_threads=2, rows_per_strip=16, progress=None):
+    work = make_work(table, settings)
+    shape = (table.num_train, table.num_test)
+    folder = influence_pass.Folder(directory, "matrix", shape, identity, dense=settings.dense)
+    folder.prepare()
+    options = {"num_threads": num_threads, "rows_per_strip": rows_per_strip, "progress": progress}
+    influence_pass.run(work, folder, directory / "summary.npz", {"note": np.array("x")}, **options)
+    return influence_summary.read(directory / "summary.npz", *shape)
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_the_matrix_is_kept_as_it_is(tmp_path, table):
+    run(tmp_path, table)
+    expected = influence_matrix.subset_influence(table, 0.5).values
+    np.testing.assert_array_equal(np.load(tmp_path / "matrix.npy", mmap_mode="r"), expected)
+    assert sorted(contents(tmp_path)) == ["matrix.npy", "summary.npz"]
+    assert str(npz.read(tmp_path / "summary.npz", ["note"])["note"]) == "x"
+
+
+def test_the_summary_is_that_of_the_whole_matrix(tmp_path, table):
+    found = run(tmp_path, table, dataclasses.replace(SETTINGS, dense=False))
+    assert sorted(contents(tmp_path)) == ["summary.npz"]
+    values = influence_matrix.subset_influence(table, 0.5).values
+    sides = influence_matrix.sides_of(table)
+    defined = ~np.isnan(values[:, 0])
+    assert not defined.all()
+    bins = np.rint(values[defined] * influence_extremes.HALF_BINS).astype(int) + influence_extremes.HALF_BINS
+    np.testing.assert_array_equal(found.bin_counts, np.bincount(bins.ravel(), minlength=len(found.bin_counts)))
+    np.testing.assert_array_equal(found.largest_per_test, np.nanmax(np.abs(values), axis=0))
+    strong = (np.abs(values) >= np.float32(0.2)) & (make_work(table).memorization >= -0.1)[:, None]
+    assert 100 < strong.sum() < strong.size / 2
+    assert_pairs(found.pairs, strong, values)
+    rate = sides.num_right / sides.num_runs
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(rate * (1 - rate) * (1 / sides.num_in + 1 / sides.num_heldout)[:, None])
+    far = (np.abs(values) >= 2.0 * spread) & (spread > 0)
+    # Pairs at the bound itself may fall to either side by rounding.
+    sure = np.abs(np.abs(values) - 2 * spread) > 1e-6
+    kept = np.zeros_like(far)
+    kept[found.candidates.train_index, found.candidates.test_index] = True
+    np.testing.assert_array_equal(kept[sure], far[sure])
+    assert kept.sum() > 100
+
+
+def assert_pairs(found, expected, values):
+    np.testing.assert_array_equal(np.stack([found.train_index, found.test_index]), np.nonzero(expected))
+    np.testing.assert_array_equal(found.value, values[expected])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_strongest_are_those_of_full_sorts(tmp_path, table, sign):
+    found = run(tmp_path, table)
+    values = sign * influence_matrix.subset_influence(table, 0.5).values
+    support = influence_matrix.sides_of(table).support
+    kind = "helpful" if sign == 1 else "harmful"
+    for lists, matrix, ranks in ((found.by_train, values, np.zeros(70)), (found.by_test, values.T, support)):
+        for one, line in enumerate(matrix):
+            order = [i for i in np.lexsort((np.arange(len(line)), -ranks, -line)) if line[i] > 0][:4]
+            index, value = getattr(lists, f"{kind}_index")[one], getattr(lists, kind)[one]
+            np.testing.assert_array_equal(index[: len(order)], order)
+            np.testing.assert_array_equal(value[: len(order)], sign * line[order])
+            assert (index[len(order) :] == -1).all()
+            assert np.isnan(value[len(order) :]).all()
+
+
+def test_bytes_depend_on_neither_threads_nor_strips(tmp_path, table):
+    found = []
+    for number, (num_threads, rows) in enumerate(((1, 48), (2, 8), (3, 16), (5, 64))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run(folder, table, num_threads=num_threads, rows_per_strip=rows)
+        found.append(contents(folder))
+    assert all(one == found[0] for one in found)
+
+
+def test_in_memory_it_is_the_same(tmp_path, table):
+    found = run(tmp_path, table)
+    rows = np.empty((150, 70), np.float32)
+
+    def write(start, values):
+        rows[start : start + len(values)] = values
+
+    whole = influence_pass.summary_of(make_work(table), range(150), write)
+    np.testing.assert_array_equal(rows, np.load(tmp_path / "matrix.npy"))
+    for name, value in influence_summary.members(whole).items():
+        np.testing.assert_array_equal(value, influence_summary.members(found)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("rows_done", [48, 96, 150])
+def test_a_kill_loses_a_tile_at_most(tmp_path, table, monkeypatch, rows_done, dense):
+    settings = dataclasses.replace(SETTINGS, dense=dense)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    run(tmp_path / "whole", table, settings)
+    program = f"""
+import os, pathlib, signal
+from heldout.scoring import influence_pass
+from tests.heldout.scoring import influence_matrix_test as cases, influence_pass_test as t
+influence_pass._TILE_ROWS = 48
+def kill(done, total):
+    if done >= {rows_done}:
+        os.kill(os.getpid(), signal.SIGKILL)
+table = cases.make_table(*cases.random_arrays(num_train=150, num_test=70))
+settings = influence_pass.Settings(**{dataclasses.asdict(settings)!r})
+t.run(pathlib.Path({str(tmp_path / "killed")!r}), table, settings, progress=kill)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "summary.npz").exists()
+    assert not (tmp_path / "killed" / "matrix.npy").exists()
+    monkeypatch.setattr(Watched, "starts", [])
+    monkeypatch.setattr(joint_counts, "WordCounter", Watched)
+    run(tmp_path / "killed", table, settings)
+    assert sorted(Watched.starts) == [start for start in range(0, 150, 16) if start >= rows_done]
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+class Watched(joint_counts.WordCounter):
+    """A counter that notes the rows from which it counts."""
+
+    starts: ClassVar[list[int]] = []
+
+    def count(self, start, out):
+        self.starts.append(start)
+        super().count(start, out)
+
+
+@pytest.mark.parametrize("when", ["named", "summary"])
+def test_killed_while_it_is_put_together(tmp_path, table, monkeypatch, when):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    run(tmp_path / "whole", table)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if when == "named":
+            patched.setattr(os, "replace", die)
+            patched.setattr(influence_pass.os, "replace", die)
+        else:
+            patched.setattr(influence_pass.Folder, "remove", die)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", table)
+    run(tmp_path / "killed", table)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_parts_of_another_computation_are_not_used(tmp_path, table):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "other").mkdir()
+    run(tmp_path / "whole", table)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    other = cases.make_table(*cases.random_arrays(seed=9, num_train=150, num_test=70))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "other", other, identity="two", progress=stop)
+    run(tmp_path / "other", table)
+    assert contents(tmp_path / "other") == contents(tmp_path / "whole")
+
+
+def test_a_damaged_part_is_computed_again(tmp_path, table):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "damaged").mkdir()
+    run(tmp_path / "whole", table)
+
+    def stop(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "damaged", table, progress=stop)
+    part = tmp_path / "damaged" / ".matrix.parts" / "tile-000000048.npz"
+    os.truncate(part, part.stat().st_size // 2)
+    run(tmp_path / "damaged", table)
+    assert contents(tmp_path / "damaged") == contents(tmp_path / "whole")
+
+
+def test_too_many_pairs_are_refused(tmp_path, table, monkeypatch):
+    monkeypatch.setattr(influence_pass, "MAX_PAIRS", 100)
+    with pytest.raises(errors.InvalidValueError, match=r"more than 100 pairs reach pairs_influence 0\.2"):
+        run(tmp_path, table)
+
+
+def test_a_limit_that_is_too_small_names_the_least():
+    with pytest.raises(errors.InvalidValueError, match=r"2000 runs and 50000 test .* need at least \d+ MiB") as caught:
+        influence_pass.strip_rows(2000, 50000, 10, 2, 1 << 20)
+    least = int(str(caught.value).split("at least ")[1].split()[0])
+    assert least < 100
+    assert influence_pass.strip_rows(2000, 50000, 10, 2, least << 20) == 8
+    assert influence_pass.strip_rows(2000, 50000, 10, 2, 1 << 31) == 64
+
+
+@pytest.mark.parametrize("limit", [24 << 20, 40 << 20])
+def test_memory_stays_below_the_limit(tmp_path, limit, monkeypatch):
+    monkeypatch.setattr(influence_pass, "_TILE_ROWS", 1024)
+    mask, test = cases.random_arrays(num_runs=64, num_train=3000, num_test=6000)
+    big = cases.make_table(mask, test)
+    settings = influence_pass.Settings(least_influence=1.0, least_z=50.0)
+    rows = influence_pass.strip_rows(64, 6000, 10, 2, limit)
+    (tmp_path / "warm").mkdir()
+    run(tmp_path / "warm", cases.make_table(*cases.random_arrays()), settings)
+    tracemalloc.start()
+    try:
+        run(tmp_path, big, settings, rows_per_strip=rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "matrix.npy").stat().st_size > 3000 * 6000 * 4 > 2.5 * limit / 2
+    assert peak <= limit
