@@ -10,9 +10,9 @@ looks at the folders and at what trainings say of themselves, and prints
         0.7/112:120 in the making for 3 s by process 4720 on ada
         0.7/120:128 in the making for 2 s by process 4721 on ada
 
---watch repeats it until no training goes on any more, and waits for one that has not begun. Failed runs are named with the command that trains each alone;
-runs that were begun, and that nobody says to be training, with the time of their last change. Nothing is written, and
-no record is opened: whether the complete runs are sound is what list_zoo tells.
+--watch repeats it until no training goes on any more, and waits for one that has not begun. Failed runs are named with
+the command that trains each alone; runs that were begun, and that nobody says to be training, with the time of their
+last change. Nothing is written, and no record is opened: whether the complete runs are sound is what list_zoo tells.
 """
 
 from collections.abc import Sequence
