@@ -6,7 +6,8 @@ A synthetic run table (4000 runs, 50000 training and 10000 test examples unless 
 programs of their own read it and compute subset influence of the first --num_train_slice training examples:
 
 - ours: `influence_pass.run`, which keeps lists, pairs and distribution, and writes the matrix; ours_summary, the same
-  without the matrix; ours_values, the values alone, without files and lists;
+  without the matrix; ours_values, the values alone, without files and lists; class_wise, the published file of
+  influence within each of 1000 classes;
 - plain: the formula of Feldman & Zhang (2020) as it is usually written, two float32 products over unpacked matrices
   that are held in memory, with standard errors and `np.savez`; plain_values, the values alone.
 
@@ -18,7 +19,7 @@ benchmarks/results/scores.json with the environment.
 
     python -m benchmarks.benchmark_scores --alone --num_runs=2000 --num_train=1281167 --num_test=50000
 
-times ours_summary alone, at the size of ImageNet, where the plain formula would need half a terabyte.
+times ours_summary and class_wise alone, at the size of ImageNet, where the plain formula would need half a terabyte.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,16 @@ import numpy as np
 from benchmarks import environment
 from heldout import compiling
 from heldout.running import workers
-from heldout.scoring import influence_files, influence_matrix, influence_pass, joint_counts, run_words, scores
+from heldout.scoring import (
+    influence_files,
+    influence_matrix,
+    influence_parts,
+    influence_pass,
+    joint_counts,
+    published_formats,
+    run_words,
+    scores,
+)
 from zoo import files, run_table
 
 _RATIO = 0.7
@@ -54,6 +64,7 @@ _WORKER = flags.DEFINE_string("worker", None, "For the processes that are timed.
 _NAME = flags.DEFINE_string("name", None, "Name of the result file; without it scores, and scores_alone with --alone.")
 _ALONE = flags.DEFINE_bool("alone", False, "Time ours_summary alone, for sizes that the plain formula cannot do.")
 _ROWS = 64
+_NUM_CLASSES = 1000
 
 
 def make_table(num_runs: int, num_train: int, num_test: int) -> run_table.RunTable:
@@ -97,7 +108,7 @@ def run_pass(table: run_table.RunTable, path: pathlib.Path, limit: int, *, dense
     threads = workers.num_cores()
     rows = influence_pass.strip_rows(table.num_runs, table.num_test, work.settings.top_k, threads, limit)
     shape = (table.num_train, table.num_test)
-    folder = influence_pass.Folder(path.parent, path.stem, shape, "benchmark", dense=dense)
+    folder = influence_parts.Folder(path.parent, path.stem, shape, "benchmark", dense=dense)
     folder.prepare()
     influence_pass.run(work, folder, path, {}, num_threads=threads, rows_per_strip=rows)
 
@@ -120,6 +131,12 @@ def run_ours_values(table: run_table.RunTable, path: pathlib.Path, limit: int) -
 
     with concurrent.futures.ThreadPoolExecutor(workers.num_cores()) as threads:
         list(threads.map(compute, range(0, table.num_train, _ROWS)))
+
+
+def run_class_wise(table: run_table.RunTable, path: pathlib.Path, limit: int) -> None:
+    labels = [np.arange(size) % _NUM_CLASSES for size in (table.num_train, table.num_test)]
+    memorization = scores.memorization_from_counts(scores.count_sides_of(table)).values
+    published_formats.write_class_influence(path, influence_files.within_class(table), memorization, *labels)
 
 
 def run_limit(table: run_table.RunTable, path: pathlib.Path, limit: int) -> dict[str, float]:
@@ -175,6 +192,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "plain": run_plain,
     "ours_summary": run_ours_summary,
     "ours_values": run_ours_values,
+    "class_wise": run_class_wise,
     "plain_values": run_plain_values,
     "limit": run_limit,
 }
@@ -226,7 +244,7 @@ def main(argv: list[str]) -> None:
         work(_WORKER.value, pathlib.Path(_FOLDER.value), _MEMORY_LIMIT_MB.value << 20)
         return
     num_train = min(_NUM_TRAIN.value, _NUM_TRAIN_SLICE.value or _NUM_TRAIN.value)
-    names = ["ours_summary", "limit"] if _ALONE.value else list(PROGRAMS)
+    names = ["ours_summary", "class_wise", "limit"] if _ALONE.value else list(PROGRAMS)
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as name:
         folder = pathlib.Path(name)
         run_table.write(folder / "table.npz", make_table(_NUM_RUNS.value, num_train, _NUM_TEST.value))

@@ -62,6 +62,12 @@ _PAIRS_INFLUENCE = flags.DEFINE_float(
 _PAIRS_MEMORIZATION = flags.DEFINE_float(
     "pairs_memorization", _DEFAULTS.pairs_memorization, "Least memorization of its training example."
 )
+_SHRINKAGE = flags.DEFINE_bool(
+    "shrinkage", False, "Add to the table of examples what memorization probably is, given that of all others."
+)
+_MARGINS = flags.DEFINE_bool(
+    "margins", False, "Add to it memorization and held-out means of margins, which runs of train_runs --margins have."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were computed with other flags.")
 
 
@@ -83,6 +89,8 @@ def run(argv: Sequence[str]) -> int:
         num_draws=_NUM_DRAWS.value,
         pairs_influence=_PAIRS_INFLUENCE.value,
         pairs_memorization=_PAIRS_MEMORIZATION.value,
+        shrinkage=_SHRINKAGE.value,
+        margins=_MARGINS.value,
         overwrite=_OVERWRITE.value,
         runner=runner_flags.runner(),
         device=common_flags.DEVICE.value,

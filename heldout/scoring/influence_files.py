@@ -1,13 +1,14 @@
 """Subset influence of one ratio, from the run table to the files of the score folder."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
+import shutil
 
 import numpy as np
 from scipy import special
@@ -17,6 +18,7 @@ from heldout.running import dispatch, runners, workers
 from heldout.scoring import (
     device_counts,
     influence_matrix,
+    influence_parts,
     influence_pass,
     influence_summary,
     joint_counts,
@@ -67,8 +69,10 @@ def is_current(
         kept = influence_summary.read(path, *shape)
     except errors.DamagedFileError:
         return False
-    found = (kept.least_influence, kept.least_memorization, kept.least_z, kept.by_test.helpful.shape[1])
-    return found == (settings.least_influence, settings.least_memorization, settings.least_z, settings.top_k)
+    found = (kept.least_influence, kept.least_memorization, kept.by_test.helpful.shape[1])
+    # Its bound may be higher, where there were too many candidates.
+    wanted = (settings.least_influence, settings.least_memorization, settings.top_k)
+    return found == wanted and kept.least_z >= settings.least_z
 
 
 def folder_of(
@@ -77,11 +81,11 @@ def folder_of(
     shape: tuple[int, int],
     provenance: Mapping[str, object],
     settings: influence_pass.Settings,
-) -> influence_pass.Folder:
+) -> influence_parts.Folder:
     """Where the parts of one ratio's matrix lie."""
     ratio, text = layout.ratio_name(subset_ratio), saved_scores.provenance_text(provenance)
     identity = f"{saved_scores.SCHEMA_VERSION} {ratio} {settings} {text}"
-    return influence_pass.Folder(
+    return influence_parts.Folder(
         directory, saved_scores.matrix_name(subset_ratio), shape, identity, dense=settings.dense
     )
 
@@ -100,6 +104,17 @@ def check_means(config: score_config.ScoreConfig, runs: run_table.RunTable) -> N
 def _rows_per_strip(config: score_config.ScoreConfig, runs: run_table.RunTable) -> int:
     limit = config.memory_limit_mb << 20
     return influence_pass.strip_rows(runs.num_runs, runs.num_test, config.top_k, workers.num_cores(), limit)
+
+
+def remove_leftovers(directory: pathlib.Path, ratios: Sequence[float]) -> None:
+    """Deletes what killed computations of other ratios left, which nobody would go on with: a matrix can be most of a
+    disk.
+    """
+    ours = {f".{saved_scores.matrix_name(ratio)}" for ratio in ratios}
+    for path in directory.glob(f".{saved_scores.matrix_name(0.5).removesuffix('0.5')}*"):
+        for suffix in (".parts", ".npy.part"):
+            if path.name.endswith(suffix) and path.name.removesuffix(suffix) not in ours:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def check_disk(config: score_config.ScoreConfig, num_matrices: int, num_train: int, num_test: int) -> None:
@@ -173,11 +188,11 @@ def _on_cluster(
     subset_ratio: float,
     provenance: Mapping[str, object],
     settings: influence_pass.Settings,
-    folder: influence_pass.Folder,
+    folder: influence_parts.Folder,
     progress: Callable[[int, int], None],
 ) -> None:
     """Has workers compute the tiles that are missing; a lost one is computed again."""
-    missing = [tile for tile in influence_pass.tiles(runs.num_train) if not folder.is_done(tile)]
+    missing = [tile for tile in influence_parts.tiles(runs.num_train) if not folder.is_done(tile)]
     if not missing:
         return
     num_done = runs.num_train - sum(len(tile) for tile in missing)

@@ -1,31 +1,26 @@
 """One pass over the matrix of subset influence, in tiles of rows: its summary, and on request the matrix itself.
 
-A tile is a range of training examples with all test examples. Whoever computes one writes its part into
-
-    .influence-<ratio>.parts/tile-<first row>.npz    summary of these rows
-
-and, where the matrix is wanted, its rows into `subset_influence-<ratio>.npy.part`, which exists from the start. A part
-that is there is complete, and its rows are on the disk: the same call again goes on with the tiles that are missing.
-When all are there they are put together, the matrix gets its name, and the parts go. Tiles, and so all bytes, follow
-from N and M alone: not from the memory limit, the number of threads, or who computed what.
+Threads share the rows of a tile; the parts of tiles (influence_parts.py) are put together when all are there. The same
+call again goes on with the tiles that are missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import concurrent.futures
 import dataclasses
-import io
-import os
 import pathlib
-import shutil
 import threading
 
 import numpy as np
 
-from heldout.scoring import influence_extremes, influence_matrix, influence_summary, joint_counts
-from zoo import errors, files, npz
+from heldout.scoring import (
+    influence_extremes,
+    influence_matrix,
+    influence_parts,
+    influence_summary,
+    joint_counts,
+)
+from zoo import errors
 
-# Rows of a tile: few enough that a kill loses little, many enough that the lists of columns are a small part of it.
-_TILE_ROWS = 16384
 # Rows that a thread takes at a time.
 _STRIP_ROWS = 64
 _STEP = 8
@@ -74,11 +69,6 @@ class Work:
     settings: Settings
 
 
-def tiles(num_train: int) -> list[range]:
-    """The rows of each tile."""
-    return [range(start, min(start + _TILE_ROWS, num_train)) for start in range(0, num_train, _TILE_ROWS)]
-
-
 def strip_rows(num_runs: int, num_test: int, top_k: int, num_threads: int, memory_limit_bytes: int) -> int:
     """Rows that each thread takes at a time, under a limit of memory.
 
@@ -105,118 +95,9 @@ def strip_rows(num_runs: int, num_test: int, top_k: int, num_threads: int, memor
     return min(_STRIP_ROWS, rows // _STEP * _STEP)
 
 
-class Folder:
-    """Where the parts of one matrix lie.
-
-    Args:
-        directory: of the score files.
-        name: of the matrix, without suffix, such as subset_influence-0.7.
-        shape: (N, M).
-        identity: text that says what is computed; parts of another computation are not used.
-        dense: whether the matrix is kept.
-    """
-
-    def __init__(
-        self, directory: pathlib.Path, name: str, shape: tuple[int, int], identity: str, *, dense: bool
-    ) -> None:
-        self._parts = directory / f".{name}.parts"
-        self.note = self._parts / "identity.txt"
-        self.matrix = directory / f"{name}.npy"
-        self._unfinished = directory / f".{name}.npy.part"
-        self._shape = shape
-        self._identity = identity
-        self._dense = dense
-
-    def prepare(self) -> None:
-        """Makes place for parts, and drops those of another computation."""
-        if self._parts.exists() and not self._is_ours():
-            self.remove()
-        if self._dense and not self._unfinished.exists() and not self._is_named():
-            shutil.rmtree(self._parts, ignore_errors=True)
-        self._parts.mkdir(parents=True, exist_ok=True)
-        if not self.note.exists():
-            files.write_text(self.note, self._identity)
-        if self._dense and not self._is_named():
-            self._create()
-
-    def _is_ours(self) -> bool:
-        return self.note.exists() and self.note.read_text(encoding="utf-8") == self._identity
-
-    def _is_named(self) -> bool:
-        """Whether the matrix of these parts has its name already, and only the rest was left to do."""
-        return (self._parts / "named").exists()
-
-    def _create(self) -> None:
-        if self._unfinished.exists() and self._unfinished.stat().st_size == self._num_bytes():
-            return
-        with open(self._unfinished, "wb") as stream:
-            stream.write(self._header())
-            stream.truncate(self._num_bytes())
-
-    def _header(self) -> bytes:
-        header = io.BytesIO()
-        description = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
-        np.lib.format.write_array_header_1_0(header, description)
-        return header.getvalue()
-
-    def _num_bytes(self) -> int:
-        return len(self._header()) + 4 * self._shape[0] * self._shape[1]
-
-    def part(self, tile: range) -> pathlib.Path:
-        """File of the part of one tile."""
-        return self._parts / f"tile-{tile.start:09d}.npz"
-
-    def is_done(self, tile: range) -> bool:
-        """Whether the part of this tile is there and sound."""
-        try:
-            npz.read(self.part(tile), ["bin_counts"])
-        except (errors.MissingFileError, errors.DamagedFileError):
-            return False
-        return True
-
-    def opened(self) -> "_Rows":
-        """The unfinished matrix, to write rows into; nothing where it is not kept."""
-        return _Rows(self._unfinished if self._dense else None, len(self._header()), self._shape[1])
-
-    def name_matrix(self) -> None:
-        """Gives the complete matrix its name."""
-        if self._dense and not self._is_named():
-            files.sync(self._unfinished)
-            files.write_text(self._parts / "named", "")
-        if self._dense and self._unfinished.exists():
-            os.replace(self._unfinished, self.matrix)
-
-    def remove(self) -> None:
-        """Deletes the parts and an unfinished matrix."""
-        self._unfinished.unlink(missing_ok=True)
-        shutil.rmtree(self._parts, ignore_errors=True)
-
-
-class _Rows:
-    """Rows of an npy file, written in any order by any number of threads and processes."""
-
-    def __init__(self, path: pathlib.Path | None, first: int, num_columns: int) -> None:
-        self._file = None if path is None else os.open(path, os.O_WRONLY)
-        self._first = first
-        self._row_bytes = 4 * num_columns
-
-    def write(self, start: int, values: np.ndarray) -> None:
-        """Writes rows from `start` on."""
-        if self._file is None:
-            return
-        data, offset = values.data.cast("B"), self._first + start * self._row_bytes
-        while len(data):
-            count = os.pwrite(self._file, data, offset)
-            data, offset = data[count:], offset + count
-
-    def close(self) -> None:
-        """Makes sure that all is on the disk."""
-        if self._file is not None:
-            os.fsync(self._file)
-            os.close(self._file)
-
-
-def compute_tile(work: Work, folder: Folder, tile: range, num_threads: int, rows_per_strip: int) -> None:
+def compute_tile(
+    work: Work, folder: influence_parts.Folder, tile: range, num_threads: int, rows_per_strip: int
+) -> None:
     """Computes one tile and writes its part.
 
     Args:
@@ -360,7 +241,7 @@ def check_number(num_pairs: int, settings: Settings) -> None:
 
 
 def put_together(
-    work_settings: Settings, folder: Folder, sides: influence_matrix.Sides
+    work_settings: Settings, folder: influence_parts.Folder, sides: influence_matrix.Sides
 ) -> influence_summary.InfluenceSummary:
     """The summary of the whole matrix from the parts of all tiles, which must be there.
 
@@ -370,13 +251,16 @@ def put_together(
     columns = influence_extremes.Tally(sides.num_test, work_settings.top_k, sides.support)
     bin_counts = np.zeros(influence_extremes.NUM_BINS, np.int64)
     parts: list[influence_summary.InfluenceSummary] = []
-    for tile in tiles(sides.num_train):
+    for tile in influence_parts.tiles(sides.num_train):
         part = influence_summary.read(folder.part(tile), len(tile), sides.num_test)
         bin_counts += part.bin_counts
         columns.columns.merge(part.by_test.resumed(), sides.support)
         np.fmax(columns.largest, part.largest_per_test, out=columns.largest)
         parts.append(dataclasses.replace(part, by_test=part.by_test if not parts else parts[0].by_test))
         check_number(sum(len(one.pairs) for one in parts), work_settings)
+    candidates, least_z = _limited(
+        influence_summary.PairList.joined([part.candidates for part in parts]), sides, work_settings.least_z
+    )
     names = [field.name for field in dataclasses.fields(influence_extremes.Strongest)]
     by_train = influence_extremes.Strongest(
         *(np.concatenate([getattr(part.by_train, name) for part in parts]) for name in names)
@@ -388,13 +272,30 @@ def put_together(
         by_train=by_train,
         by_test=columns.columns.finished(),
         pairs=influence_summary.PairList.joined([part.pairs for part in parts]),
-        candidates=influence_summary.PairList.joined([part.candidates for part in parts]),
+        candidates=candidates,
+        least_z=least_z,
     )
+
+
+def _limited(
+    candidates: influence_summary.PairList, sides: influence_matrix.Sides, least_z: float
+) -> tuple[influence_summary.PairList, float]:
+    """At most `MAX_PAIRS` candidates, those furthest from 0, and the bound that they reach."""
+    if len(candidates) <= MAX_PAIRS:
+        return candidates, least_z
+    rate = sides.num_right.astype(np.float64) / sides.num_runs
+    scale = np.sqrt(1 / sides.num_in[candidates.train_index] + 1 / sides.num_heldout[candidates.train_index])
+    spread = np.sqrt(rate * (1 - rate))[candidates.test_index]
+    distance = np.abs(candidates.value) / (scale * spread)
+    least_z = float(np.partition(distance, len(distance) - MAX_PAIRS)[len(distance) - MAX_PAIRS])
+    chosen = distance >= least_z
+    columns = (candidates.train_index, candidates.test_index, candidates.value)
+    return influence_summary.PairList(*(column[chosen] for column in columns)), least_z
 
 
 def run(
     work: Work,
-    folder: Folder,
+    folder: influence_parts.Folder,
     path: pathlib.Path,
     extra: Mapping[str, np.ndarray],
     *,
@@ -414,14 +315,14 @@ def run(
         progress: called after each tile with rows done and rows in all.
     """
     report = progress or (lambda done, total: None)
-    for tile in tiles(work.sides.num_train):
+    for tile in influence_parts.tiles(work.sides.num_train):
         if not folder.is_done(tile):
             compute_tile(work, folder, tile, num_threads, rows_per_strip)
         report(tile.stop, work.sides.num_train)
     finish(work, folder, path, extra)
 
 
-def finish(work: Work, folder: Folder, path: pathlib.Path, extra: Mapping[str, np.ndarray]) -> None:
+def finish(work: Work, folder: influence_parts.Folder, path: pathlib.Path, extra: Mapping[str, np.ndarray]) -> None:
     """Puts all parts together, writes the summary, names the matrix, and deletes the parts; arguments as of `run`."""
     summary = put_together(work.settings, folder, work.sides)
     # An older summary never stands beside a newer matrix.

@@ -40,6 +40,8 @@ class ScoreConfig:
         num_draws: bootstrap draws behind the interval of the number of memorized examples.
         pairs_influence: least subset influence of a high-influence pair.
         pairs_memorization: least memorization of its training example.
+        shrinkage: whether the examples table has posterior means of memorization.
+        margins: whether it has memorization of margins, which the runs must have.
         overwrite: replace the scores of another configuration.
         runner: where the tiles of subset influence are computed.
         device: "cpu", "gpu" or "tpu", on which the counts of runs are computed; they are the same.
@@ -58,6 +60,8 @@ class ScoreConfig:
     num_draws: int = 1000
     pairs_influence: float = 0.15
     pairs_memorization: float = 0.25
+    shrinkage: bool = False
+    margins: bool = False
     overwrite: bool = False
     runner: runners.Runner = dataclasses.field(default_factory=runners.Runner)
     device: str = "cpu"

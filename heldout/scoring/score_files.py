@@ -25,6 +25,7 @@ from heldout.experiments import label_noise
 from heldout.scoring import (
     bootstrap,
     influence_files,
+    optional_columns,
     published_formats,
     saved_scores,
     score_config,
@@ -194,6 +195,7 @@ def _make_room(
     for ratio in ratios:
         influence_files.check_means(config, table.select(ratio))
     _remove_unfinished(config.directory)
+    influence_files.remove_leftovers(config.directory, ratios)
     shape = (table.num_train, table.num_test)
     outdated = [ratio for ratio in ratios if not influence_files.is_current(config, ratio, provenance, shape)]
     there = [(config.directory / f"{saved_scores.matrix_name(ratio)}.npy").exists() for ratio in outdated]
@@ -298,6 +300,7 @@ def _write_tables(
     pairs = [score_tables.find_pairs(one) for one in ratios]
     suffix, directory = config.table_format, config.directory
     examples = score_tables.example_columns(ratios, consistency, table.train_label, clean_label)
+    examples |= optional_columns.columns(config, table, ratios)
     score_tables.write(directory / f"examples.{suffix}", examples, suffix)
     pair_table = score_tables.pair_columns([one.subset_ratio for one in ratios], pairs, *labels)
     score_tables.write(directory / f"high_influence_pairs.{suffix}", pair_table, suffix)

@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from heldout.running import workers
-from heldout.scoring import influence_files, influence_pass
+from heldout.scoring import influence_files, influence_parts, influence_pass
 from zoo import run_table
 
 TABLE_NAME = "table.npz"
@@ -25,7 +25,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     work = influence_files.work_of(directory, runs, setup["subset_ratio"], settings, digests)
     num_threads, limit = setup["num_threads"], setup["memory_limit_bytes"]
     rows = influence_pass.strip_rows(runs.num_runs, runs.num_test, settings.top_k, num_threads, limit)
-    tiles = {tile.start: tile for tile in influence_pass.tiles(runs.num_train)}
+    tiles = {tile.start: tile for tile in influence_parts.tiles(runs.num_train)}
 
     def compute(task: workers.Message, send: Callable[[workers.Message], None]) -> None:
         tile = tiles[task["tile"]]

@@ -14,6 +14,7 @@ import pytest
 from heldout.scoring import (
     influence_extremes,
     influence_matrix,
+    influence_parts,
     influence_pass,
     influence_summary,
     joint_counts,
@@ -44,13 +45,13 @@ def table():
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(influence_pass, "_TILE_ROWS", 48)
+    monkeypatch.setattr(influence_parts, "_TILE_ROWS", 48)
 
 
 def run(directory, table, settings=SETTINGS, identity="one", num_threads=2, rows_per_strip=16, progress=None):
     work = make_work(table, settings)
     shape = (table.num_train, table.num_test)
-    folder = influence_pass.Folder(directory, "matrix", shape, identity, dense=settings.dense)
+    folder = influence_parts.Folder(directory, "matrix", shape, identity, dense=settings.dense)
     folder.prepare()
     options = {"num_threads": num_threads, "rows_per_strip": rows_per_strip, "progress": progress}
     influence_pass.run(work, folder, directory / "summary.npz", {"note": np.array("x")}, **options)
@@ -147,9 +148,9 @@ def test_a_kill_loses_a_tile_at_most(tmp_path, table, monkeypatch, rows_done, de
     run(tmp_path / "whole", table, settings)
     program = f"""
 import os, pathlib, signal
-from heldout.scoring import influence_pass
+from heldout.scoring import influence_parts, influence_pass
 from tests.heldout.scoring import influence_matrix_test as cases, influence_pass_test as t
-influence_pass._TILE_ROWS = 48
+influence_parts._TILE_ROWS = 48
 def kill(done, total):
     if done >= {rows_done}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -193,9 +194,9 @@ def test_killed_while_it_is_put_together(tmp_path, table, monkeypatch, when):
     with monkeypatch.context() as patched:
         if when == "named":
             patched.setattr(os, "replace", die)
-            patched.setattr(influence_pass.os, "replace", die)
+            patched.setattr(influence_parts.os, "replace", die)
         else:
-            patched.setattr(influence_pass.Folder, "remove", die)
+            patched.setattr(influence_parts.Folder, "remove", die)
         with pytest.raises(Killed):
             run(tmp_path / "killed", table)
     run(tmp_path / "killed", table)
@@ -240,6 +241,24 @@ def test_too_many_pairs_are_refused(tmp_path, table, monkeypatch):
         run(tmp_path, table)
 
 
+def test_of_too_many_candidates_the_furthest_are_kept(tmp_path, table, monkeypatch):
+    everything = run(tmp_path, table).candidates
+    settings = dataclasses.replace(SETTINGS, least_influence=1.5)
+    monkeypatch.setattr(influence_pass, "MAX_PAIRS", 50)
+    found = run(tmp_path, table, settings, identity="two")
+    assert 50 <= len(found.candidates) < 60 < len(everything)
+    sides = influence_matrix.sides_of(table)
+    rate = sides.num_right / sides.num_runs
+
+    def distance(pairs):
+        scale = np.sqrt(1 / sides.num_in[pairs.train_index] + 1 / sides.num_heldout[pairs.train_index])
+        return np.abs(pairs.value) / scale / np.sqrt(rate * (1 - rate))[pairs.test_index]
+
+    assert distance(found.candidates).min() == pytest.approx(found.least_z)
+    assert (distance(everything) >= found.least_z * (1 + 1e-6)).sum() <= len(found.candidates)
+    assert found.least_z > SETTINGS.least_z
+
+
 def test_a_limit_that_is_too_small_names_the_least():
     with pytest.raises(errors.InvalidValueError, match=r"2000 runs and 50000 test .* need at least \d+ MiB") as caught:
         influence_pass.strip_rows(2000, 50000, 10, 2, 1 << 20)
@@ -251,7 +270,7 @@ def test_a_limit_that_is_too_small_names_the_least():
 
 @pytest.mark.parametrize("limit", [24 << 20, 40 << 20])
 def test_memory_stays_below_the_limit(tmp_path, limit, monkeypatch):
-    monkeypatch.setattr(influence_pass, "_TILE_ROWS", 1024)
+    monkeypatch.setattr(influence_parts, "_TILE_ROWS", 1024)
     mask, test = cases.random_arrays(num_runs=64, num_train=3000, num_test=6000)
     big = cases.make_table(mask, test)
     settings = influence_pass.Settings(least_influence=1.0, least_z=50.0)

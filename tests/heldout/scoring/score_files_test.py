@@ -260,6 +260,16 @@ def test_room_on_the_disk_is_asked_for_what_is_not_there_yet(config, monkeypatch
     assert asked == [(2, (N, M)), (1, (N, M)), (1, (N, M))]
 
 
+def test_what_a_killed_computation_of_another_ratio_left_goes(config):
+    directory = config.directory
+    for ratio in (0.3, 0.5):
+        (directory / f".subset_influence-{ratio}.parts").mkdir(parents=True)
+        (directory / f".subset_influence-{ratio}.parts" / "tile-000000000.npz").write_bytes(b"x")
+        (directory / f".subset_influence-{ratio}.npy.part").write_bytes(b"x")
+    score_files.compute_scores(config)
+    assert not [path for path in directory.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.parametrize("what", ["memorization at ratio 0.3", "subset influence at ratio 0.7", "tables"])
 def test_killed_and_continued(config, tmp_path, what):
     untouched = dataclasses.replace(config, output=str(tmp_path / "whole"))

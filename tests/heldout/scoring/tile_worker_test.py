@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from heldout.running import dispatch, runners, workers
-from heldout.scoring import influence_files, influence_pass, saved_scores, score_config
+from heldout.scoring import influence_files, influence_parts, saved_scores, score_config
 from zoo import errors, run_table
 
-_TILE = influence_pass._TILE_ROWS
+_TILE = influence_parts._TILE_ROWS
 PROVENANCE = {"table_digest": "0", "has_matrix": True}
 
 
@@ -70,7 +70,7 @@ def test_a_worker_computes_what_the_program_would(tmp_path):
         {"tile": _TILE, "rows": _TILE - 100},
         {"tile": 0, "rows": _TILE},
     ]
-    assert all(folder.is_done(tile) for tile in influence_pass.tiles(runs.num_train))
+    assert all(folder.is_done(tile) for tile in influence_parts.tiles(runs.num_train))
     influence_files.write(config(directory), runs, 0.7, PROVENANCE, {}, lambda *_: None)
     assert contents(directory) == contents(tmp_path / "alone")
 
