@@ -34,6 +34,8 @@ _BLOCK_LENGTH = 4
 _PARSE_BATCH = 64
 _BUFFER_BYTES = 1 << 20
 _SEED_NAME = "heldout-records-1"
+# What TensorFlow takes where no global seed is set.
+_GRAPH_SEED = 87654321
 BYTE_SCALE = 255.0
 
 
@@ -163,7 +165,7 @@ class IndexedRecords:
         selected = self._records([paths[i] for i in order], mask, deterministic=True)
         if shuffle_records > 1:
             buffer_seed, _ = _numbers(_key(seed, epoch, "buffer"))
-            selected = selected.shuffle(shuffle_records, seed=buffer_seed, reshuffle_each_iteration=False)
+            selected = _shuffled(selected, shuffle_records, buffer_seed)
         decoded = selected.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return decoded.batch(batch_size, drop_remainder=True).prefetch(2)
 
@@ -282,6 +284,23 @@ class IndexedRecords:
             raise errors.InvalidValueError(
                 f"the mask selects {mask.sum()} examples, fewer than a batch of {batch_size}; lower the batch size"
             )
+
+
+def _shuffled(records: "tf.data.Dataset", buffer_size: int, seed: int) -> "tf.data.Dataset":
+    """`records.shuffle(buffer_size, seed)`, whose order would follow from the global seed of the process as well."""
+    import tensorflow as tf  # see train_batches
+
+    variant = tf.raw_ops.ShuffleDatasetV3(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=tf.constant(buffer_size, tf.int64),
+        seed=tf.constant(_GRAPH_SEED, tf.int64),
+        seed2=tf.constant(seed, tf.int64),
+        seed_generator=tf.raw_ops.DummySeedGenerator(),
+        output_types=tf.nest.flatten(tf.nest.map_structure(lambda spec: spec.dtype, records.element_spec)),
+        output_shapes=tf.nest.flatten(tf.nest.map_structure(lambda spec: spec.shape, records.element_spec)),
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(variant, records.element_spec)
 
 
 def open_records(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import dataclasses
 
 import numpy as np
-from scipy import stats
 
 from zoo import errors, files, run_table
 
@@ -106,6 +105,8 @@ def _doubling(most: int) -> list[int]:
 def _agreement(
     table: run_table.RunTable, score: Score, shuffled: Sequence[np.ndarray], size: int
 ) -> tuple[float, float, int]:
+    from scipy import stats  # half a second, which every program with a report would wait for
+
     halves = []
     for half in range(2):
         rows = np.concatenate([rows[half * size : (half + 1) * size] for rows in shuffled])

@@ -81,12 +81,12 @@ def test_influence_matrices_that_do_not_fit_are_refused_beforehand(tmp_path):
         pytest.skip("needs Linux with unprivileged mount namespaces (util-linux's unshare)")
     score = f"{sys.executable} -m scripts.compute_scores --zoo={tmp_path}/zoo --num_draws=5"
     out, err = _run(
-        f"mount -t tmpfs -o size=20k tmpfs {disk}\n"
+        f"mount -t tmpfs -o size=8k tmpfs {disk}\n"
         f"{score} --output={disk}/scores\necho status $?\nls {disk}\n"
         f"mount -o remount,size=2m {disk}\n{score} --output={disk}/scores\necho status $?\n"
     )
     first, rest = out.split("status 1\n")
     assert f"{disk}/scores: the influence matrices of 2 subset ratios, 60 by 24" in err
-    assert "need 23.0 kB, 20.5 kB are free; make room or choose another folder" in err
+    assert "need 11.5 kB, 8.2 kB are free; make room or choose another folder" in err
     assert "Traceback" not in err
     assert (first, rest.count("status 0")) == ("", 1), "nothing may be written where it does not fit"
