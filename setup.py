@@ -93,6 +93,7 @@ setuptools.setup(
         "heldout.training",
         "heldout.watching",
         "estimators",
+        "estimators.derivatives",
         "zoo",
         "zoo.archive",
         "zoo.remote",

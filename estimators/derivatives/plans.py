@@ -1,0 +1,183 @@
+"""How a target is differentiated by example: checked once on real examples, then used by every estimator.
+
+    plan = plans.make(target, train)
+    print(plan.describe())
+
+A plan holds what was proved on a few examples: that the model is deterministic, that every example's prediction is its
+own, that losses are finite, and that each parameter's rule gives what differentiating single examples gives. Parameters
+without a rule that does are differentiated example by example, which is slower and said.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from estimators import errors, examples, targets
+from estimators.derivatives import passes
+
+_NUM_PROBED = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A target with what is known of its derivatives.
+
+    Attributes:
+        target: the target.
+        looped: position of each parameter that is differentiated example by example, and why.
+        inline: tf.functions in the model are traced as plain Python.
+    """
+
+    target: targets.Target
+    looped: Mapping[int, str]
+    inline: bool
+
+    @property
+    def ruled(self) -> tuple[int, ...]:
+        """Positions of the parameters whose gradients of single examples come from one backward pass."""
+        return tuple(k for k in range(len(self.target.parameters)) if k not in self.looped)
+
+    def describe(self) -> str:
+        """One line for each parameter: name, shape and how it is differentiated."""
+        return "\n".join(
+            f"{parameter.name} {list(parameter.shape)}: "
+            + (f"example by example, because {self.looped[k]}" if k in self.looped else "all examples at once")
+            for k, parameter in enumerate(self.target.parameters)
+        )
+
+
+def make(target: targets.Target, train: Any) -> Plan:
+    """Checks a target on its first examples and chooses how each parameter is differentiated.
+
+    Args:
+        target: the target.
+        train: `examples.Examples` or (inputs, labels); at least two different ones should be there.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidTargetError: predictions differ from one evaluation to the next, depend on the other examples of the
+            batch, or losses and measured outputs are not one number for each example.
+        InvalidArgumentError: a label cannot be.
+        NotFiniteError: a loss or gradient is NaN or infinite.
+    """
+    data = examples.of(train)
+    probe = data.take(np.arange(_NUM_PROBED) % len(data))
+    inputs = tf.nest.map_structure(tf.convert_to_tensor, probe.inputs)
+    labels = tf.convert_to_tensor(probe.labels)
+    _check_labels(target, data, inputs)
+    _check_values(target, inputs, labels)
+    _check_predictions(target, inputs)
+    inline, values, reasons = _by_rules(target, inputs, labels)
+    try:
+        truth = _one_by_one(target, inputs, labels)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, LookupError) as error:
+        raise errors.InvalidTargetError(
+            f"TensorFlow cannot differentiate this model on this device: {str(error).splitlines()[0]}; use another "
+            "device or dtype (grouped convolutions, for one, have no float64 gradient on the CPU)"
+        ) from error
+    looped = dict(reasons)
+    scale = max(float(np.abs(rows.numpy()).max(initial=0.0)) for rows in truth)
+    for position, parameter in enumerate(target.parameters):
+        expected = truth[position].numpy()
+        if not np.isfinite(expected).all():
+            raise errors.NotFiniteError(
+                f"the gradient of the loss with respect to {parameter.name} is not finite; check weights and inputs"
+            )
+        # A gradient that vanishes but for rounding, as of a bias before a softmax over places, agrees with any such.
+        if position not in looped and not _agree(values[position].numpy(), expected, floor=1e-5 * scale):
+            looped[position] = "its rule does not give what differentiating single examples gives"
+    return Plan(target, dict(sorted(looped.items())), inline)
+
+
+def _check_labels(target: targets.Target, data: examples.Examples, inputs: Any) -> None:
+    predictions = target.predict(inputs)
+    if predictions.shape.rank is None or predictions.shape.rank < 1 or predictions.shape[0] != _NUM_PROBED:
+        raise errors.InvalidTargetError(
+            f"predictions of {_NUM_PROBED} examples have shape {predictions.shape}, expected [{_NUM_PROBED}, ...]; "
+            "give predict=, a function of inputs that returns one row for each"
+        )
+    target.loss.check(np.asarray(data.labels), int(np.prod(predictions.shape[1:])))
+
+
+def _check_predictions(target: targets.Target, inputs: Any) -> None:
+    together = target.predict(inputs).numpy()
+    if not _agree(target.predict(inputs).numpy(), together):
+        raise errors.InvalidTargetError(
+            "two evaluations of the same examples differ: the model draws random numbers or updates itself, as with "
+            "dropout while training; give predict= a function that calls it in inference mode"
+        )
+    for row in range(_NUM_PROBED):
+        alone = target.predict(tf.nest.map_structure(lambda t, k=row: t[k : k + 1], inputs)).numpy()
+        if not _agree(alone[0], together[row]):
+            raise errors.InvalidTargetError(
+                "the prediction of an example depends on the others in its batch, as with batch normalisation while "
+                "training; give predict= a function that calls the model in inference mode"
+            )
+
+
+def _check_values(target: targets.Target, inputs: Any, labels: tf.Tensor) -> None:
+    for name, function in (("loss", target.losses), (target.measured_name, target.measurements)):
+        values = function(inputs, labels)
+        if tuple(values.shape) != (_NUM_PROBED,):
+            raise errors.InvalidTargetError(
+                f"{name} of {_NUM_PROBED} examples has shape {values.shape}, expected [{_NUM_PROBED}]: one number each"
+            )
+        if not np.isfinite(values.numpy()).all():
+            raise errors.NotFiniteError(
+                f"{name} is {values.numpy()} on the first examples; check the weights and the scale of the inputs"
+            )
+
+
+def _agree(values: np.ndarray, truth: np.ndarray, floor: float = 0.0) -> bool:
+    """Equal up to rounding, by the largest element or a larger floor; sums of many terms differ in their order."""
+    tolerance = 1e-3 if values.dtype.itemsize <= 4 else 1e-8
+    largest = max(float(np.abs(truth).max(initial=0.0)), floor)
+    return bool(np.abs(values - truth).max(initial=0.0) <= tolerance * largest + np.finfo(values.dtype).tiny)
+
+
+def _by_rules(
+    target: targets.Target, inputs: Any, labels: tf.Tensor
+) -> tuple[bool, dict[int, tf.Tensor], dict[int, str]]:
+    """(inline, gradients [B, *shape] by position, reasons of those without a rule)."""
+    try:
+        return True, *_probe(target, inputs, labels, inline=True)
+    # What a function that branches on tensors raises when it is traced as plain Python.
+    except (tf.errors.OperatorNotAllowedInGraphError, TypeError, NotImplementedError):
+        return False, *_probe(target, inputs, labels, inline=False)
+
+
+def _probe(
+    target: targets.Target, inputs: Any, labels: tf.Tensor, *, inline: bool
+) -> tuple[dict[int, tf.Tensor], dict[int, str]]:
+    reasons: dict[int, str] = {}
+
+    @tf.function(autograph=False)
+    def compute(inputs: Any, labels: tf.Tensor) -> dict[int, tf.Tensor]:
+        forward = passes.run(target.predict, inputs, target.parameters, inline=inline)
+        losses = target.loss.values(forward.outputs, labels)
+        found, missing = forward.by_parameter(losses, range(len(target.parameters)))
+        reasons.update(missing)
+        return {k: passes.gradients(parts, target.parameters[k], _NUM_PROBED) for k, parts in found.items()}
+
+    return compute(inputs, labels), reasons
+
+
+def _one_by_one(target: targets.Target, inputs: Any, labels: tf.Tensor) -> list[tf.Tensor]:
+    """[B, *shape] for each parameter, from one backward pass for each example."""
+
+    @tf.function(autograph=False)
+    def gradients(inputs: Any, labels: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = target.losses(inputs, labels)
+        return tape.gradient(loss, target.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    rows = []
+    for k in range(_NUM_PROBED):
+        one = tf.nest.map_structure(lambda tensor, k=k: tensor[k : k + 1], (inputs, labels))
+        rows.append([tf.convert_to_tensor(gradient) for gradient in gradients(*one)])
+    return [tf.stack(parts) for parts in zip(*rows, strict=True)]
