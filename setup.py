@@ -93,6 +93,7 @@ setuptools.setup(
         "heldout.training",
         "heldout.watching",
         "estimators",
+        "estimators.curvature",
         "estimators.derivatives",
         "zoo",
         "zoo.archive",
