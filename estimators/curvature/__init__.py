@@ -9,4 +9,7 @@ conjugate_gradient   to a tolerance, all right-hand sides at once, with or witho
 lissa                by random batches
 krylov               on the largest eigenvalues (Lanczos; "Arnoldi" elsewhere)
 nystroem             of low rank; also a preconditioner
+    blocks               the layers of a model as blocks
+    kronecker            K-FAC and EK-FAC; also preconditioners
+    neumann              a preconditioner made exact by iteration
 """

@@ -108,10 +108,10 @@ def parts(
     forward = passes.run(target.predict, inputs, target.parameters, inline=plan.inline)
     values = (target.loss.values if of == "loss" else target.measured)(forward.outputs, labels)
     found, _ = forward.by_parameter(values, plan.ruled)
-    return found, _looped(plan, inputs, labels, of, plan.looped)
+    return found, looped(plan, inputs, labels, of, plan.looped)
 
 
-def _looped(
+def looped(
     plan: plans.Plan, inputs: Any, labels: tf.Tensor, of: str, positions: Collection[int]
 ) -> dict[int, tf.Tensor]:
     """[B, *shape] for some parameters, example by example."""
