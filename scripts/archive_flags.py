@@ -25,7 +25,9 @@ DEST = flags.DEFINE_string(
     "dest", common_flags.DEFAULT_ZOO, "Folder of the zoo that the results go to. Without it $HELDOUT_ZOO."
 )
 PARALLEL = flags.DEFINE_integer("parallel", 4, "Ranges that are read from a server at the same time.", 1, 64)
-TIMEOUT = flags.DEFINE_float("timeout_s", 60.0, "Seconds without a byte after which a connection counts as stalled.")
+TIMEOUT = flags.DEFINE_float(
+    "timeout_s", 60.0, "Seconds without a byte after which a connection counts as stalled.", lower_bound=0.001
+)
 TRIES = flags.DEFINE_integer(
     "num_tries", 8, "Failures in a row, without a byte between them, after which a server is given up.", 1
 )
@@ -73,6 +75,11 @@ class Archive:
     def where(self) -> str:
         """Its address as messages show it."""
         return addresses.display(self.url)
+
+    @property
+    def published_index(self) -> registry.PublishedFile | None:
+        """The seek index that its manifest names; None where there is none."""
+        return None if self.published is None else self.published.index
 
     @property
     def is_local(self) -> bool:
@@ -126,6 +133,16 @@ def naming() -> list[str]:
     """The flags by which the archive was named, for another program; of an address only what messages may show."""
     flag_values = ((flag, flag.value) for flag in (ARCHIVE, REGISTRY, common_flags.EXPERIMENT, GCS_TOKEN))
     return [f"--{flag.name}={addresses.display(str(value))}" for flag, value in flag_values if flag.present and value]
+
+
+def ranges_report(opened: source.Source) -> list[str]:
+    """What a dry run says of a server that gives no parts of the archive."""
+    if opened.accepts_ranges:
+        return []
+    return [
+        f"warning: {addresses.display(opened.state.url)}: the server sends the whole object whatever is asked for, so "
+        "after a kill all that was read before is sent again; single runs can be fetched from a download only"
+    ]
 
 
 def refuse_offline(found: Archive) -> None:

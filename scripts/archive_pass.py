@@ -44,12 +44,14 @@ def _say_plan(archive: archive_flags.Archive, places: indexing.Places, *, done: 
         return
     archive_flags.refuse_offline(archive)
     with source.open_source(archive.url, archive_flags.options()) as opened:
-        size = opened.state.size
+        size, ranges = opened.state.size, archive_flags.ranges_report(opened)
     print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be read once")
     if places.journal.exists():
         print(f"an earlier pass is continued: {places.journal}")
-    print(f"kept: {', '.join(str(path) for path in (places.run_table, places.index) if path is not None)}")
-    for line in files.room_report(places.index.parent, indexing.disk_needed(size)):
+    kept = [str(path) for path in (places.run_table, places.index) if path is not None]
+    kept += [] if places.recipe is None else [f"{places.recipe} if the archive has one"]
+    print(f"kept: {', '.join(kept)}")
+    for line in [*ranges, *files.room_report(places.index.parent, indexing.disk_needed(size))]:
         print(line)
 
 
@@ -76,8 +78,7 @@ def say(result: indexing.Result, index_path: pathlib.Path, run_table: pathlib.Pa
     with index.Index(index_path) as stored:
         faulty = list(stored.faulty_members())
     for member in faulty[:_MOST_MEMBERS]:
-        reason = member.reason.removeprefix("member ").removeprefix(f"{member.name}: ")
-        print(f"  {member.state}: {member.name}: {reason}")
+        print(f"  {member.state}: {member.name}: {member.why}")
     if len(faulty) > _MOST_MEMBERS:
         print(f"  and {len(faulty) - _MOST_MEMBERS} more: zoo_verify --archive names them all")
     made = [str(path) for path in (index_path, run_table) if path is not None and path.exists()]

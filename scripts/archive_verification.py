@@ -111,7 +111,7 @@ def _say_plan(archive: archive_flags.Archive, options: Options, places: indexing
 
 def _index_to_come(archive: archive_flags.Archive, named: str | None) -> str | None:
     """The index that a verification would use; one on a server is looked for, but not read."""
-    url = named or addresses.with_suffix(archive.url, layout.ARCHIVE_INDEX_SUFFIX)
+    url = _index_url(archive, named)
     if addresses.local_path(url) is not None:
         return _index_of(archive, named, "")[1]
     try:
@@ -121,6 +121,14 @@ def _index_to_come(archive: archive_flags.Archive, named: str | None) -> str | N
         if named is not None:
             raise
         return None
+
+
+def _index_url(archive: archive_flags.Archive, named: str | None) -> str:
+    """Where the index of an archive is, or would be."""
+    published = archive.published_index
+    if named is None and published is not None and not archive.is_local:
+        return published.url
+    return named or addresses.with_suffix(archive.url, layout.ARCHIVE_INDEX_SUFFIX)
 
 
 def _index_of(archive: archive_flags.Archive, named: str | None, folder: str) -> tuple[pathlib.Path | None, str | None]:
@@ -136,12 +144,20 @@ def _index_of(archive: archive_flags.Archive, named: str | None, folder: str) ->
     """
     try:
         # No zoo is meant: only what is named, or beside the archive, counts.
-        path = finding.index_path(archive.url, folder, "none", named, archive_flags.options(), download_to=folder)
+        path = finding.index_path(
+            archive.url,
+            folder,
+            "none",
+            named,
+            archive_flags.options(),
+            download_to=folder,
+            published=archive.published_index,
+        )
     except errors.MissingFileError:
         if named is not None:
             raise
         return None, None
-    url = named or addresses.with_suffix(archive.url, layout.ARCHIVE_INDEX_SUFFIX)
+    url = _index_url(archive, named)
     return path, addresses.display(url) if addresses.local_path(url) is None else str(path)
 
 

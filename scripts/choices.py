@@ -137,6 +137,21 @@ def runs_of(flag: str, texts: list[str], there: list[tuple[float, int]], hint: s
     return sorted(found)
 
 
+def gaps(flag: str, texts: list[str], there: list[tuple[float, int]]) -> list[str]:
+    """What the ranges among the parts of `runs_of` name and is not there, in the same form: "0.5/8:10".
+
+    A range may well reach over gaps; that should only be said.
+    """
+    known, found = set(there), []
+    for text in texts:
+        ratio_text, _, ids_text = text.strip().partition("/")
+        ratio = layout.parse_ratio(ratio_text)
+        if ratio is not None and ":" in ids_text:
+            missing = sorted(run_id for run_id in run_ids(ids_text, flag) if (ratio, run_id) not in known)
+            found += [f"{layout.ratio_name(ratio)}/{ids}" for ids in id_ranges(missing)]
+    return found
+
+
 def _runs_of_part(flag: str, text: str, known: set[tuple[float, int]]) -> set[tuple[float, int]]:
     ratio_text, slash, ids_text = text.partition("/")
     ratio = layout.parse_ratio(ratio_text)

@@ -21,10 +21,9 @@ import json
 from typing import Any
 
 from absl import flags
-import tqdm
 
 from heldout.training import failures
-from scripts import choices, cli, common_flags, training_texts
+from scripts import choices, cli, common_flags, training_texts, transfer_bar
 from zoo import errors, files, inventory, layout
 from zoo.archive import unfinished
 
@@ -66,13 +65,8 @@ def _names(zoo: str, name: str | None) -> list[str]:
 
 
 def _take(zoo: str, experiment: str) -> inventory.ExperimentInventory:
-    with tqdm.tqdm(desc=experiment, unit="run", delay=1, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return inventory.take(zoo, experiment, deep=_DEEP.value, progress=advance)
+    with transfer_bar.shown(experiment, "run") as progress:
+        return inventory.take(zoo, experiment, deep=_DEEP.value, progress=progress)
 
 
 def _failed(zoo: str, experiment: str) -> tuple[list[failures.Failure], str | None]:

@@ -33,11 +33,10 @@ def run(argv: Sequence[str]) -> int:
     if archive_flags.OFFLINE.value:
         if not target.exists():
             raise errors.MissingFileError(f"{target}: not there, and nothing is downloaded with --offline")
-        print(f"{target}: {files.size_text(target.stat().st_size)}, there already; its digest was not computed again")
-        return 0
+        return _say_there(archive, target)
     with source.open_source(archive.url, archive_flags.options()) as opened:
         if archive_flags.DRY_RUN.value:
-            _say_plan(archive, target, opened.state.size)
+            _say_plan(archive, target, opened)
             return 0
         with transfer_bar.shown(archive.name) as progress:
             result = download.download(opened, target, expected_md5=archive.md5, progress=progress)
@@ -46,16 +45,36 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _say_plan(archive: archive_flags.Archive, target: pathlib.Path, size: int) -> None:
+def _say_there(archive: archive_flags.Archive, target: pathlib.Path) -> int:
+    """What can be said of a file without asking the server.
+
+    Raises:
+        MismatchError: it has another size than the archive that is known.
+    """
+    size = target.stat().st_size
+    if archive.size not in (None, size):
+        raise errors.MismatchError(
+            f"{target}: has {size} bytes, the archive that is known has {archive.size}; delete it, and leave out "
+            "--offline to download it"
+        )
+    print(f"{target}: {files.size_text(size)}, there already; its digest was not computed again")
+    return 0
+
+
+def _say_plan(archive: archive_flags.Archive, target: pathlib.Path, opened: source.Source) -> None:
+    size = opened.state.size
     if target.exists() and target.stat().st_size == size:
         print(f"{target}: {files.size_text(size)}, there already, nothing would be written")
         return
-    left = download.missing_bytes(target, size)
-    of = "" if left == size else f", {files.size_text(left)} of them are missing in the download that was begun"
+    saved = download.saved_bytes(target)
+    of = f", {files.size_text(size - saved)} of them are missing in the download that was begun" if saved else ""
     print(f"{archive.where}: {files.size_text(size)} ({size} bytes) would be written to {target}{of}")
     if target.exists():
         print(f"warning: {target}: is there with another size; delete it or choose another --dest")
-    for line in files.room_report(target.parent, left):
+    for line in [
+        *archive_flags.ranges_report(opened),
+        *files.room_report(target.parent, download.missing_room(target, size)),
+    ]:
         print(line)
 
 

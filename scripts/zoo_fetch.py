@@ -13,7 +13,8 @@ and ends. A healthy fetch prints
 
 and ends with status 0. Runs that are damaged in the archive, or there already with other bytes, are named, the others
 fetched; the status is then 3. Counted are the runs and files that are there in the end: what arrived of a run and does
-not count without the rest is named as withheld. Runs that the archive does not have are a mistake: nothing is fetched.
+not count without the rest is named as withheld. Of a checkpoint both files come, or none. Runs that the archive does
+not have are a mistake: nothing is fetched; a range of them may reach over gaps, which are named.
 """
 
 from collections.abc import Sequence
@@ -62,9 +63,12 @@ def run(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         opened = _open_index(archive, zoo, stack, keep=not dry_run)
         runs = choices.runs_of("runs", texts, opened.runs(), ". --list tells more of them")
+        for text in choices.gaps("runs", texts, opened.runs()):
+            print(f"not in the archive: {text}")
         if dry_run:
-            todo = extract_plan.plan(opened, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value)
-            return _say_plan(todo, archive, layout.experiment_directory(zoo, archive.folder))
+            todo = _plan(opened, zoo, archive, runs, parts)
+            ranges = _ranges_report(opened, archive, todo)
+            return _say_plan(todo, archive, layout.experiment_directory(zoo, archive.folder), ranges)
         stack.enter_context(lock.held(layout.experiment_directory(zoo, archive.folder) / ".fetch.lock"))
         return _fetch(opened, archive, zoo, runs, parts)
 
@@ -87,6 +91,7 @@ def _open_index(
         archive_flags.options(),
         offline=archive_flags.OFFLINE.value,
         download_to=folder,
+        published=archive.published_index,
     )
     opened = stack.enter_context(index.Index(path))
     indexing.check_expected(opened.facts, path, archive.md5)
@@ -128,7 +133,7 @@ def _fetch(
     folders = [layout.Run(directory.parent, archive.folder, *run) for run in runs]
     for folder in [directory, *(f for run in folders for f in (run.directory, run.checkpoints_directory))]:
         files.remove_stale_temporaries(folder)
-    todo = extract_plan.plan(stored, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value)
+    todo = _plan(stored, zoo, archive, runs, parts)
     if todo.groups:
         result = _fetched(stored, archive, directory, todo)
         there = f", {files.count_text(todo.num_there, 'file')} there already" if todo.num_there else ""
@@ -143,6 +148,33 @@ def _fetch(
     if not result.problems:
         _say_next(zoo, archive, folders)
     return cli.DAMAGED_STATUS if result.problems else 0
+
+
+def _plan(
+    stored: index.Index,
+    zoo: str,
+    archive: archive_flags.Archive,
+    runs: Sequence[extract_plan.Run],
+    parts: Sequence[extract_plan.Part],
+) -> extract_plan.Plan:
+    with transfer_bar.shown("looking at files that are there") as progress:
+        return extract_plan.plan(
+            stored, zoo, archive.folder, runs, parts, overwrite=_OVERWRITE.value, progress=progress
+        )
+
+
+def _ranges_report(stored: index.Index, archive: archive_flags.Archive, todo: extract_plan.Plan) -> list[str]:
+    """What a dry run says of the server.
+
+    Raises:
+        MissingFileError, NetworkError, MismatchError: as the fetch itself.
+    """
+    if not todo.groups:
+        return []
+    archive_flags.refuse_offline(archive)
+    with source.open_source(archive.url, archive_flags.options()) as opened:
+        extract_plan.check_same(stored, opened.state)
+        return archive_flags.ranges_report(opened)
 
 
 def _fetched(
@@ -165,7 +197,9 @@ def _runs_text(runs: Sequence[extract_plan.Run], result: extract.Result) -> str:
     return f"{files.count_text(len(runs) - len(failed), 'run')}{rest}"
 
 
-def _say_plan(todo: extract_plan.Plan, archive: archive_flags.Archive, directory: pathlib.Path) -> int:
+def _say_plan(
+    todo: extract_plan.Plan, archive: archive_flags.Archive, directory: pathlib.Path, ranges: Sequence[str]
+) -> int:
     print(
         f"{archive.where}: {files.size_text(todo.num_compressed)} would be read in "
         f"{files.count_text(len(todo.groups), 'range')}, {files.count_text(todo.num_files, 'file')} of "
@@ -173,7 +207,7 @@ def _say_plan(todo: extract_plan.Plan, archive: archive_flags.Archive, directory
     )
     if todo.num_there:
         print(f"{files.count_text(todo.num_there, 'file')} there already")
-    for line in files.room_report(directory, todo.num_bytes):
+    for line in [*ranges, *files.room_report(directory, todo.num_bytes)]:
         print(line)
     _say_problems(extract.Result((), 0, todo.problems))
     return cli.DAMAGED_STATUS if todo.problems else 0

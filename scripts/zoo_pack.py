@@ -22,13 +22,14 @@ they are to be skipped. The same command continues after a kill, and does nothin
 equal archives, byte for byte, with the same --level and the same zlib.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import pathlib
 
 from absl import flags
 import tqdm
 
-from scripts import choices, cli, common_flags
+from scripts import choices, cli, common_flags, transfer_bar
 from zoo import files, run_scan
 from zoo.archive import pack, pack_files, pack_plan
 
@@ -73,40 +74,14 @@ def run(argv: Sequence[str]) -> None:
         _pack(zoo, experiment, output, options)
 
 
-class _Bars:
+def _bars() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
     """A progress bar for each stage of the work."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm.tqdm | None = None
-        self._stage = ""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._bar is None or stage != self._stage:
-            self.close()
-            in_bytes = stage in (pack.PACKING, pack.INDEXING)
-            counted = {"unit": "B", "unit_scale": True} if in_bytes else {"unit": "run"}
-            # What an earlier process has done tells nothing about the rate.
-            self._bar = tqdm.tqdm(desc=stage, total=total, initial=done, delay=1, leave=False, **counted)
-            self._stage = stage
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
+    return transfer_bar.stages(str, lambda stage: "B" if stage in (pack.PACKING, pack.INDEXING) else "run")
 
 
 def _say_what_would_be(zoo: str, experiment: str, output: str, options: pack.Options) -> None:
-    bars = _Bars()
-    try:
-        plan = pack_plan.make(
-            zoo,
-            experiment,
-            skip_damaged=options.skip_damaged,
-            progress=bars,
-        )
-    finally:
-        bars.close()
+    with _bars() as progress:
+        plan = pack_plan.make(zoo, experiment, skip_damaged=options.skip_damaged, progress=progress)
     _name_problems(plan.problems)
     print(
         f"would pack {files.count_text(plan.table.num_runs, 'run')}, {plan.num_with_checkpoint} with checkpoint: "
@@ -117,11 +92,8 @@ def _say_what_would_be(zoo: str, experiment: str, output: str, options: pack.Opt
 
 
 def _pack(zoo: str, experiment: str, output: str, options: pack.Options) -> None:
-    bars = _Bars()
-    try:
-        result = pack.pack(zoo, experiment, output, options, progress=bars, note=tqdm.tqdm.write)
-    finally:
-        bars.close()
+    with _bars() as progress:
+        result = pack.pack(zoo, experiment, output, options, progress=progress, note=tqdm.tqdm.write)
     _name_problems(result.problems)
     written = result.written
     done = "up to date, nothing to do:" if result.up_to_date else "packed"

@@ -94,6 +94,11 @@ def _take_published(
     archive_flags.refuse_offline(archive)
     with transfer_bar.shown("published") as progress:
         facts = published.take(archive.published, places, archive_flags.options(), progress)
+    if published.lacks_recipe(places):
+        print(
+            f"without {places.recipe}: the server gives no parts of the archive, which has one; programs that rebuild "
+            "models need --arch and --dataset without it"
+        )
     return indexing.Result(facts, is_new=False)
 
 

@@ -24,18 +24,17 @@ beside an archive on this machine, else, or where that folder may not be written
 --dry_run says what either would read, restore, predict and need, and stops.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import json
 from typing import Any
 
 from absl import flags
-import tqdm
 
 from heldout.evaluation import restore_check
 from heldout.running import workers
-from scripts import archive_flags, archive_verification, choices, cli, common_flags
+from scripts import archive_flags, archive_verification, choices, cli, common_flags, transfer_bar
 from zoo import errors, files, layout, registry, verify
 
 _SHARED_FLAGS = (
@@ -43,6 +42,8 @@ _SHARED_FLAGS = (
     *archive_flags.READING,
 )
 _DAMAGE: tuple[verify.State, ...] = ("damaged", "differs")
+# What is counted in the stages that do not count runs.
+_UNITS = {"checkpoints": "checkpoint", "archive": "file", "restore": "checkpoint"}
 # What a `restore_check.Prediction` calls the values of these flags.
 _ATTRIBUTES = {"dataset": "dataset", "arch": "architecture"}
 _UNCHECKED_STATUS = 1
@@ -278,24 +279,9 @@ def _named(runs: Sequence[layout.Run]) -> str:
     return f"{files.count_text(len(runs), 'run')} ({names})"
 
 
-@contextlib.contextmanager
-def _bars(experiment: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that shows progress, one bar for each stage."""
-    bars: dict[str, tqdm.tqdm] = {}
-
-    def advance(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[stage] = tqdm.tqdm(desc=f"{experiment}, {stage}", total=total, delay=1, leave=False)
-        bars[stage].total = total
-        bars[stage].update(done - bars[stage].n)
-
-    try:
-        yield advance
-    finally:
-        for bar in bars.values():
-            bar.close()
+def _bars(experiment: str) -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
+    """A progress bar for each stage."""
+    return transfer_bar.stages(lambda stage: f"{experiment}, {stage}", lambda stage: _UNITS.get(stage, "run"))
 
 
 def _as_text(outcome: _Outcome) -> str:

@@ -26,6 +26,8 @@ import numpy as np
 
 from zoo import errors, files
 
+# The end of what is said of a file that cannot be read.
+REPAIR = "Restore it from its source or create it again."
 # Booleans, integers, floats, complex numbers, byte and text strings. Neither objects nor structures nor raw bytes.
 _KINDS = "biufcSU"
 _SUFFIX = ".npy"
@@ -144,9 +146,7 @@ def _opened(path: files.PathLike, content: bytes | None) -> Iterator[tuple[zipfi
                 yield archive, stream
         except _FORMAT_ERRORS as error:
             reason = str(error) or type(error).__name__
-            raise errors.DamagedFileError(
-                f"{path}: not a sound npz file: {reason}. Restore it from its source or create it again."
-            ) from error
+            raise errors.DamagedFileError(f"{path}: not a sound npz file: {reason}. {REPAIR}") from error
 
 
 def _read_members(

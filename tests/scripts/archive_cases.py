@@ -10,8 +10,9 @@ from tests.scripts import archive_programs
 from tests.zoo.remote import fault_server
 from zoo import layout
 
-PROGRAMS = ("zoo_stream", "zoo_download", "zoo_fetch")
+PROGRAMS = ("zoo_stream", "zoo_download", "zoo_fetch", "zoo_index")
 ARCHIVE_NAME = archive_programs.ARCHIVE_NAME
+INDEX_NAME = f"{ARCHIVE_NAME}{layout.ARCHIVE_INDEX_SUFFIX}"
 RUNS = tuple((ratio, run_id) for ratio in (0.3, 0.7) for run_id in range(6))
 
 
@@ -43,7 +44,8 @@ class Case:
 
     def flags(self, program, *more):
         """Of flags that are given twice the later ones count."""
-        flags = [f"--archive={self.server.url(ARCHIVE_NAME)}", f"--dest={self.dest}", "--num_tries=3"]
+        flags = [f"--archive={self.server.url(ARCHIVE_NAME)}", "--num_tries=3"]
+        flags.append(f"--output={self.dest}/{INDEX_NAME}" if program == "zoo_index" else f"--dest={self.dest}")
         if program == "zoo_fetch":
             flags += ["--runs=all", f"--index={self.sound_index}"]
         return [*flags, *more]

@@ -65,6 +65,7 @@ def assert_the_rest_is_usable(case, num_lost):
     assert archive_programs.assert_only_true_files(case.dest, case.zoo) >= 3 * (len(archive_cases.RUNS) - num_lost)
     found = inventory.take(case.dest, archive_programs.EXPERIMENT, deep=True)
     assert sum(ratio.num_complete for ratio in found.ratios) >= len(archive_cases.RUNS) - num_lost
+    assert not any(ratio.count("damaged") for ratio in found.ratios)
     return fetched
 
 

@@ -1,4 +1,4 @@
-"""zoo_stream, zoo_download and zoo_fetch where servers fail, ignore ranges, or change what they serve.
+"""zoo_stream, zoo_index, zoo_download and zoo_fetch where servers fail, ignore ranges, or change what they serve.
 
 After every fault the same command finishes, or says why it cannot; no run ever has other bytes than the zoo it is of.
 """
@@ -56,7 +56,7 @@ def test_a_socket_that_stays_silent_is_given_up(case):
     case.assert_finishes("zoo_stream")
 
 
-@pytest.mark.parametrize("program", ["zoo_stream", "zoo_download"])
+@pytest.mark.parametrize("program", ["zoo_stream", "zoo_index", "zoo_download"])
 def test_a_server_that_ignores_ranges_serves_for_the_whole(case, program):
     case.server.faults = fault_server.Faults(ignore_range=True)
     case.assert_finishes(program)
@@ -88,6 +88,7 @@ def other_archive(tmp_path_factory):
     ("program", "second_message", "repair"),
     [
         ("zoo_stream", "Delete that file to start anew", "synthetic/.archive.index.sqlite.part"),
+        ("zoo_index", "Delete that file to start anew", f".{archive_cases.INDEX_NAME}.part"),
         (
             "zoo_download",
             f"delete it and .{archive_programs.ARCHIVE_NAME}.part to begin anew",
@@ -113,7 +114,8 @@ def test_an_object_that_changes_meanwhile_is_never_mixed(case, other_archive, pr
         assert case.run(program).returncode == 0
     if program == "zoo_download":
         assert (case.dest / archive_programs.ARCHIVE_NAME).read_bytes() == other_archive
-    if program == "zoo_stream":
-        with index.Index(case.own_index) as stored:
+    if program in ("zoo_stream", "zoo_index"):
+        made = case.own_index if program == "zoo_stream" else case.dest / archive_cases.INDEX_NAME
+        with index.Index(made) as stored:
             assert stored.facts.md5 == hashlib.md5(other_archive).hexdigest()
             assert stored.facts.state == "sound"

@@ -12,7 +12,8 @@ import pytest
 
 from tests.zoo.archive import archives, packing, passes
 from tests.zoo.remote import fault_server
-from zoo import layout, registry
+from zoo import files, layout, registry
+from zoo.archive import digests, pack
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -105,7 +106,9 @@ def test_plans_tell_of_the_disk_and_warn_of_what_would_be_refused(made, tmp_path
     assert f"\nwarning: {tmp_path}/file: is a file, expected a folder; choose another path\n" in printed
     assert f"{tmp_path}/file" in ended(program, *flags, status=1)
     there = [flag.replace("/file", "/new/folder") for flag in flags]
-    assert "warning" not in ended(program, *there, "--dry_run")
+    planned = ended(program, *there, "--dry_run")
+    assert "warning" not in planned
+    assert (f"{tmp_path}/new/folder/zoo/e/recipe.json if the archive has one" in planned) == (program == "zoo_stream")
     assert not (tmp_path / "new").exists()
 
 
@@ -115,11 +118,69 @@ def test_a_plan_of_a_download_counts_what_is_there(made, tmp_path):
     (tmp_path / ".e.tar.gz.part").write_bytes(bytes(size))
     assert "disk: 0 B at most are needed" in ended("zoo_download", *flags)
     (tmp_path / ".e.tar.gz.part").write_bytes(bytes(size - 1000))
-    assert ", 1.0 kB of them are missing in the download that was begun\n" in ended("zoo_download", *flags)
+    planned = ended("zoo_download", *flags)
+    assert "disk: 1.0 kB at most are needed" in planned
+    # What the journal does not tell of is written anew.
+    assert "are missing in the download that was begun" not in planned
+    begun = digests.StreamDigests()
+    begun.update(bytes(size - 2000))
+    files.write_json(tmp_path / ".e.tar.gz.part.json", {"digests": begun.state()})
+    assert ", 2.0 kB of them are missing in the download that was begun\n" in ended("zoo_download", *flags)
     (tmp_path / "e.tar.gz").write_bytes(bytes(size - 1))
     assert f"warning: {tmp_path}/e.tar.gz: is there with another size" in ended("zoo_download", *flags)
     (tmp_path / "e.tar.gz").write_bytes(bytes(size))
     assert "there already, nothing would be written" in ended("zoo_download", *flags)
+
+
+@pytest.mark.parametrize("program", ["zoo_stream", "zoo_index", "zoo_fetch", "zoo_download"])
+def test_plans_warn_of_a_server_that_gives_no_parts(made, tmp_path, program):
+    with fault_server.FaultServer(made) as server:
+        flags = [f"--archive={server.url('e.tar.gz')}", "--dry_run"]
+        flags += [f"--output={tmp_path}/x"] if program == "zoo_index" else [f"--dest={tmp_path}"]
+        flags += ["--runs=all"] if program == "zoo_fetch" else []
+        server.faults = fault_server.Faults(ignore_range=True)
+        warned = f"\nwarning: {server.url('e.tar.gz')}: the server sends the whole object whatever is asked for"
+        assert warned in ended(program, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_a_download_of_another_size_is_none(made, tmp_path):
+    flags = [f"--registry={made}/e.json", f"--dest={tmp_path}", "--offline"]
+    (tmp_path / "e.tar.gz").write_bytes((made / "e.tar.gz").read_bytes())
+    assert "there already; its digest was not computed again" in ended("zoo_download", *flags)
+    archives.truncate(tmp_path / "e.tar.gz", 1000)
+    error = ended("zoo_download", *flags, status=1)
+    assert f"{tmp_path}/e.tar.gz: has 1000 bytes, the archive that is known has " in error
+    assert "leave out --offline" in error
+
+
+def test_an_index_that_is_not_the_manifest_s_is_not_used(packed, tmp_path):
+    changed = passes.changed_index(packed / "e.tar.gz.index.sqlite", tmp_path, "UPDATE member SET run_id = run_id")
+    changed.write_bytes(changed.read_bytes() + bytes(4096))
+    changed.replace(packed / "e.tar.gz.index.sqlite")
+    with fault_server.FaultServer(packed) as server:
+        manifest = f"--registry={server.url('e.json')}"
+        for program, flags in (
+            ("zoo_fetch", [manifest, "--runs=all", f"--dest={tmp_path}/zoo"]),
+            ("zoo_verify", [manifest, f"--work_dir={tmp_path}"]),
+        ):
+            result = start(program, *flags)
+            assert result.returncode == 3
+            assert f"{server.url('e.tar.gz.index.sqlite')}: its SHA-256 is " in result.stderr
+    assert passes.run_files_below(tmp_path / "zoo") == {}
+
+
+def test_a_recipe_that_cannot_be_had_is_told(tmp_path):
+    pack.pack(packing.make_zoo(tmp_path / "zoo"), "e", tmp_path / "packed")
+    with fault_server.FaultServer(tmp_path / "packed") as server:
+        server.faults = fault_server.Faults(ignore_range=True)
+        printed = ended("zoo_stream", f"--registry={server.url('e.json')}", f"--dest={tmp_path}/new", "--published")
+    assert f"without {tmp_path}/new/e/recipe.json: the server gives no parts of the archive" in printed
+
+
+def test_a_flag_with_an_impossible_value_is_named(made, tmp_path):
+    flags = [f"--archive={made}/e.tar.gz", f"--dest={tmp_path}", "--timeout_s=-1"]
+    assert "flag --timeout_s=-1: -1.0 is not " in ended("zoo_stream", *flags, status=2)
 
 
 def test_the_runs_of_an_archive_are_listed(packed, tmp_path):
@@ -132,6 +193,8 @@ def test_the_runs_of_an_archive_are_listed(packed, tmp_path):
     error = ended("zoo_fetch", *flags, "--runs=0.3/1", f"--dest={tmp_path / 'zoo'}", status=2)
     assert "--runs=0.3/1: there is no such run; there are 0.3/0 to 0.3/2 (2 runs)" in error
     assert "--list" in error
+    ranges = ended("zoo_fetch", *flags, "--runs=0.3/0:9", f"--dest={tmp_path / 'zoo'}", "--dry_run")
+    assert ranges.startswith("not in the archive: 0.3/1\nnot in the archive: 0.3/3:9\n")
     assert "leave out --runs or --list" in ended("zoo_fetch", *flags, "--list", "--runs=all", status=2)
     with fault_server.FaultServer(packed) as server:
         remote = [f"--archive={server.url('e.tar.gz')}", "--list"]

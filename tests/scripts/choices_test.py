@@ -81,6 +81,14 @@ def test_runs_that_are_not_there_are_told_how_to_list_those_that_are():
     assert str(caught.value) == there_are
 
 
+def test_ranges_of_runs_may_have_gaps_which_are_told():
+    there = [(0.5, 1), (0.5, 2), (0.5, 5), (0.7, 3)]
+    texts = ["0.5/0:8", "0.7/*", "0.7/3", "all"]
+    assert choices.runs_of("runs", texts[:1], there) == there[:3]
+    assert choices.gaps("runs", texts, there) == ["0.5/0", "0.5/3:5", "0.5/6:8"]
+    assert choices.gaps("runs", ["0.5/1:3"], there) == []
+
+
 def test_evaluate_zoo_names_no_flag_that_it_has_not(tmp_path):
     (tmp_path / "e" / "0.5" / "1").mkdir(parents=True)
     command = [sys.executable, "-m", "scripts.evaluate_zoo", f"--zoo={tmp_path}", "--runs=0.5/9"]

@@ -43,6 +43,13 @@ def test_a_run_that_both_have_counts_once(whole):
     assert found.digest() == whole.digest()
 
 
+def test_of_a_run_that_both_have_the_first_row_is_taken(whole):
+    other = dataclasses.replace(whole, source_size=whole.source_size + 9, source_mtime_ns=whole.source_mtime_ns + 7)
+    np.testing.assert_array_equal(run_table_merge.merged([other, whole], ["a", "b"]).source_size, other.source_size)
+    found = run_table_merge.merged([whole, other], ["a", "b"])
+    np.testing.assert_array_equal(found.source_mtime_ns, whole.source_mtime_ns)
+
+
 def test_labels_come_from_whoever_has_them(whole):
     first, second = parts_of(whole)
     bare = dataclasses.replace(first, train_label=None, test_label=None)
@@ -62,17 +69,22 @@ def test_tables_of_other_things_are_refused(whole, changes, message):
         run_table_merge.merged([first, dataclasses.replace(second, **changes)], ["a", "b"])
 
 
-def test_other_sizes_are_refused(whole):
-    small = run_table.from_arrays(
-        "e", np.arange(2), np.full(2, 0.3), np.zeros((2, 39), bool), np.zeros((2, 39), bool), np.zeros((2, 17), bool)
-    )
-    with pytest.raises(errors.MismatchError, match="num_train is 40 in a, but 39 in b"):
-        run_table_merge.merged([whole, small], ["a", "b"])
+@pytest.mark.parametrize(
+    ("num_train", "num_test", "message"),
+    [(39, 17, "num_train is 40 in a, but 39"), (40, 18, "num_test is 17 in a, but 18")],
+)
+def test_other_sizes_are_refused(whole, num_train, num_test, message):
+    arrays = [np.zeros((2, size), bool) for size in (num_train, num_train, num_test)]
+    other = run_table.from_arrays("e", np.arange(2) + 50, np.full(2, 0.3), *arrays)
+    with pytest.raises(errors.MismatchError, match=f"{message} in b"):
+        run_table_merge.merged([whole, other], ["a", "b"])
 
 
-def test_a_run_with_two_contents_is_named(whole):
-    bits = whole.test_correctness_bits.copy()
+@pytest.mark.parametrize("field", run_table.BIT_FIELDS)
+def test_a_run_with_two_contents_is_named(whole, field):
+    bits = getattr(whole, field).copy()
     bits[13, 0] ^= 4
-    other = dataclasses.replace(whole, test_correctness_bits=bits)
-    with pytest.raises(errors.MismatchError, match=r"run 0\.7/1 is in a and in b, with different test_correctness"):
+    other = dataclasses.replace(whole, **{field: bits})
+    message = rf"run 0\.7/1 is in a and in b, with different {field.removesuffix('_bits')};"
+    with pytest.raises(errors.MismatchError, match=message):
         run_table_merge.merged([whole, other], ["a", "b"])

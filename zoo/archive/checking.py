@@ -89,7 +89,7 @@ def _compare(facts: index.Facts, found: index.Index, stored: index.Index | None,
         num_members += 1
         expected = known.pop(member.name, None)
         if member.state in ("damaged", "refused"):
-            findings.append(Finding(member.name, f"{member.state}: {member.reason}"))
+            findings.append(Finding(member.name, f"{member.state}: {member.why}"))
         elif expected is not None and expected != (member.size, member.crc32):
             findings.append(
                 Finding(

@@ -14,7 +14,7 @@ import json
 import pathlib
 from typing import Any
 
-from zoo import checkpoint_bundle, errors, files, layout, run_scan, sorted_table
+from zoo import checkpoint_bundle, errors, files, layout, npz, run_scan, sorted_table
 from zoo.archive import index, names, zlib_library
 
 # What is looked into, by part, in bytes; a record's arrays may take as much again. ImageNet's records take 22 MB, its
@@ -125,7 +125,7 @@ class Contents:
             elif name.part == "recipe":
                 _check_json_object(name.relative, content)
         except errors.DamagedFileError as error:
-            return "damaged", str(error)
+            return "damaged", _damage(error)
         # Outside: a journal that cannot be written is no damage of the member.
         if row is not None:
             self._add_row(row)
@@ -207,7 +207,7 @@ def _judge_pair(index_content: Content, data: Content, where: str) -> dict[str, 
 
 def _damage(error: errors.DamagedFileError) -> str:
     """The message without the repair, which is for files, and none for members of an archive."""
-    return str(error).removesuffix(f"; {sorted_table.REPAIR}")
+    return str(error).removesuffix(f"; {sorted_table.REPAIR}").removesuffix(f". {npz.REPAIR}")
 
 
 def _check_json_object(where: str, content: bytearray) -> None:

@@ -45,17 +45,29 @@ class DownloadResult:
     checked: str
 
 
-def missing_bytes(target: files.PathLike, size: int) -> int:
-    """How many bytes a download of `size` bytes to a file still writes, about; 0 where the file is there."""
-    target = pathlib.Path(target)
-    part = _part(target)
-    there = next((path for path in (target, part) if path.is_file()), None)
-    return size if there is None else max(0, size - there.stat().st_size)
+def missing_room(target: files.PathLike, size: int) -> int:
+    """How many bytes a file will grow by, in a download of `size` bytes that may have begun."""
+    part = _part(pathlib.Path(target))
+    return max(0, size - part.stat().st_size) if part.is_file() else size
+
+
+def saved_bytes(target: files.PathLike) -> int:
+    """How many bytes of a download that was begun need not be read again; 0 where its journal cannot be read."""
+    try:
+        state = files.read_json(_journal(pathlib.Path(target))).get("digests", {})
+        return digests.StreamDigests.from_state(state).num_bytes
+    except errors.HeldoutError:
+        return 0
 
 
 def _part(target: pathlib.Path) -> pathlib.Path:
     """What has arrived of a file."""
     return target.with_name(f".{target.name}.part")
+
+
+def _journal(target: pathlib.Path) -> pathlib.Path:
+    """What tells how much of it is safe on the disk."""
+    return target.with_name(f".{target.name}.part.json")
 
 
 def download(
@@ -102,7 +114,7 @@ class _Download:
         self._where = addresses.display(opened.state.url)
         self._target = target
         self._part = _part(target)
-        self._journal = target.with_name(f".{target.name}.part.json")
+        self._journal = _journal(target)
         self._md5 = md5
         self._progress = progress
         self._digests = digests.StreamDigests()

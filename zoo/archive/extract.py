@@ -135,6 +135,10 @@ def _cut(start: int, stop: int, chunk_bytes: int) -> list[tuple[int, int]]:
     return [(first, min(first + chunk_bytes, stop)) for first in range(start, stop, chunk_bytes)]
 
 
+def _is_record(item: extract_plan.Wanted) -> bool:
+    return item.member.parsed is not None and item.member.parsed.part == "aux_arrays"
+
+
 class _Unfinished:
     """Holds back each run's aux_arrays.npz until its other files are there, and then looks into all of them.
 
@@ -149,11 +153,14 @@ class _Unfinished:
         self._written: dict[extract_plan.Run | None, list[extract_plan.Wanted]] = {}
         self._failed: set[extract_plan.Run | None] = set()
         self._complete: list[extract_plan.Run | None] = []
+        self._records: dict[extract_plan.Run | None, pathlib.Path] = {}
         self.arrived: list[extract_plan.Wanted] = []
         self.withheld: list[extract_plan.Wanted] = []
         for group in todo.groups:
             for item in group:
                 self._open[item.member.run] = self._open.get(item.member.run, 0) + 1
+                if _is_record(item):
+                    self._records[item.member.run] = item.target
 
     def close(self) -> None:
         """Deletes what is held back still."""
@@ -163,6 +170,11 @@ class _Unfinished:
 
     def hold(self, item: extract_plan.Wanted, temporary: pathlib.Path) -> None:
         self._held.setdefault(item.member.run, []).append((temporary, item.target))
+
+    def remove_old_record(self, run: extract_plan.Run | None) -> None:
+        """Another file of the run is about to be replaced: until all are, a record must not call it complete."""
+        if run in self._records:
+            self._records[run].unlink(missing_ok=True)
 
     def done(self, item: extract_plan.Wanted, *, failed: bool) -> None:
         run = item.member.run
@@ -270,7 +282,7 @@ def _write(item: extract_plan.Wanted, pieces: Iterator[bytes | memoryview], unfi
     Raises:
         IntegrityError: its bytes do not have the CRC32 in the index.
     """
-    is_record = item.member.parsed is not None and item.member.parsed.part == "aux_arrays"
+    is_record = _is_record(item)
     files.remove_stale_temporaries(item.target.parent)
     target = files.temporary_beside(item.target) if is_record else item.target
     with files.write_whole(target) as temporary:
@@ -285,6 +297,8 @@ def _write(item: extract_plan.Wanted, pieces: Iterator[bytes | memoryview], unfi
                 f"{size} bytes with CRC32 {crc32:08x}, the index says {item.member.size} with "
                 f"{item.member.crc32:08x}; the archive or the index is damaged: verify both with zoo_verify"
             )
+        if not is_record:
+            unfinished.remove_old_record(item.member.run)
     if is_record:
         unfinished.hold(item, target)
 

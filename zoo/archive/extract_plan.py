@@ -1,6 +1,6 @@
 """What has to be read from an archive to have some of its runs: which members, in which ranges of the file."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
 import pathlib
 import zlib
@@ -11,6 +11,7 @@ from zoo.remote import addresses, source
 
 Run = tuple[float, int]
 Part = names.Part
+Progress = Callable[[int, int], None]
 
 # Members with less than this between them (compressed) are read in one go: cheaper than another request.
 _GAP = 1 << 18
@@ -114,6 +115,7 @@ def plan(
     parts: Collection[names.Part] = PARTS,
     *,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Plan:
     """Finds what has to be read for some runs.
 
@@ -124,6 +126,7 @@ def plan(
         runs: subset ratio and run id of each run wanted.
         parts: which of its files.
         overwrite: replace files that are there with other bytes, instead of leaving their runs alone.
+        progress: called with the number of bytes that were read of files that are there, and the number of all.
 
     Returns:
         The plan. A run that is not in the archive, has none of the parts, or is there with other bytes is a problem.
@@ -140,11 +143,12 @@ def plan(
                 problems.append(Problem(None, reason))
             elif not target.exists():
                 wanted.append(_wanted(stored, member, target))
-    for run in sorted(set(runs)):
-        of_run, reasons = _members_of(stored, run, parts)
+    by_run = {run: _members_of(stored, run, parts) for run in sorted(set(runs))}
+    there = _There([(_target(zoo, experiment, member), member) for found, _ in by_run.values() for member in found])
+    for run, (of_run, reasons) in by_run.items():
         problems += [Problem(run, reason) for reason in reasons]
         targets = [(member, _target(zoo, experiment, member)) for member in of_run]
-        missing = [(member, target) for member, target in targets if not _is_there(target, member)]
+        missing = [(member, target) for member, target in targets if not there.has(target, member, progress)]
         others = [target for _, target in missing if target.is_file()]
         if others and not overwrite:
             problems.append(Problem(run, f"{others[0]}: is there with other bytes; --overwrite replaces it"))
@@ -194,15 +198,31 @@ def _members_of(stored: index.Index, run: Run, parts: Collection[str]) -> tuple[
             found.append(member)
         elif reason is not None and (member.parsed is None or member.parsed.part in parts):
             reasons.append(reason)
+    for member in _half_checkpoints(found) if set(_HALVES) <= set(parts) else ():
+        found.remove(member)
+        stem, dot, _ = member.name.rpartition(".")
+        if not any(other.startswith(stem + dot) for other in reasons):
+            reasons.append(f"{member.name}: the archive has no other file of this checkpoint")
     if not found and not reasons:
         reasons.append(f"run {name}: the archive has none of its {', '.join(parts)}")
     return found, reasons
 
 
+def _half_checkpoints(found: Sequence[index.Member]) -> list[index.Member]:
+    """Files of checkpoints whose other file cannot be had: of no use, and a run with one counts as damaged."""
+    epochs = {member: (member.parsed.epoch, member.parsed.part) for member in found if member.parsed is not None}
+    there = set(epochs.values())
+    return [
+        member
+        for member, (epoch, part) in epochs.items()
+        if part in _HALVES and not all((epoch, half) in there for half in _HALVES)
+    ]
+
+
 def _refusal(stored: index.Index, member: index.Member) -> str | None:
     """Why a member is not fetched; None if it is."""
     if member.state in ("damaged", "refused"):
-        return f"{member.name} is {member.state} in the archive: {member.reason}"
+        return f"{member.name} is {member.state} in the archive: {member.why}"
     if member.state == "unchecked" and stored.facts.state == "damaged":
         return f"{member.name}: nothing proves it sound, and the archive is damaged"
     part = None if member.parsed is None else member.parsed.part
@@ -212,18 +232,36 @@ def _refusal(stored: index.Index, member: index.Member) -> str | None:
     return None
 
 
-def _is_there(target: pathlib.Path, member: index.Member) -> bool:
-    """Whether the file is there with the bytes of the member."""
-    try:
-        if target.stat().st_size != member.size:
+class _There:
+    """Which files are there already; to tell, they are read: a whole zoo takes minutes.
+
+    Args:
+        targets: all that will be asked for.
+    """
+
+    def __init__(self, targets: Iterable[tuple[pathlib.Path, index.Member]]) -> None:
+        self._num_read = 0
+        self._to_read = sum(member.size for target, member in targets if _has_size(target, member))
+
+    def has(self, target: pathlib.Path, member: index.Member, progress: Progress | None) -> bool:
+        """Whether the file is there with the bytes of the member."""
+        if not _has_size(target, member):
             return False
         crc32 = 0
-        with open(target, "rb") as stream:
-            while block := stream.read(1 << 20):
-                crc32 = zlib.crc32(block, crc32)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return False
-    return crc32 == member.crc32
+        try:
+            with open(target, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    crc32 = zlib.crc32(block, crc32)
+        except FileNotFoundError:  # it has just gone
+            return False
+        self._num_read += member.size
+        if progress is not None:
+            progress(self._num_read, self._to_read)
+        return crc32 == member.crc32
+
+
+def _has_size(target: pathlib.Path, member: index.Member) -> bool:
+    return target.is_file() and target.stat().st_size == member.size
 
 
 def _grouped(wanted: Sequence[Wanted]) -> tuple[tuple[Wanted, ...], ...]:

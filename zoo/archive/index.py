@@ -77,6 +77,16 @@ class Member:
     parsed: names.MemberName | None
 
     @property
+    def why(self) -> str:
+        """The reason without the name of the member, or of its checkpoint, for messages that say it already."""
+        text = self.reason.removeprefix("member ")
+        head, _, rest = text.partition(": ")
+        # Below the experiment, for an archive need not have its folder.
+        relative = self.name if self.parsed is None else self.parsed.relative
+        said = tuple(name for name in (relative, relative.rpartition(".")[0]) if name)
+        return rest if rest and head.strip("'").endswith(said) else text
+
+    @property
     def run(self) -> tuple[float, int] | None:
         """Subset ratio and run id, None for what belongs to no run."""
         if self.parsed is None or self.parsed.subset_ratio is None or self.parsed.run_id is None:

@@ -75,6 +75,13 @@ def take(
     return facts
 
 
+def lacks_recipe(places: indexing.Places) -> bool:
+    """Whether the archive has a recipe that is not here, which a server that gives no parts of it keeps to itself."""
+    folder = places.index.parent
+    with index.Index(places.index) as stored:
+        return bool(extract_plan.plan(stored, folder.parent, folder.name, []).groups)
+
+
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(before + done, total)
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from tests.zoo.archive import archives, passes
-from zoo.archive import checking, index, scan
+from zoo.archive import checking, extract_plan, index, scan
 
 OTHER = {"e/readme.txt": b"read me", "e/recipe.json": b"{}"}
 FILES = OTHER | passes.run_files(0.3, 0, num_values=40_000) | passes.run_files(0.5, 1, num_values=40_000)
@@ -86,7 +86,7 @@ def test_refused_members_do_not_stand_for_those_that_count(tmp_path):
     result = checked(path, tmp_path, places.index)
     assert {finding.name for finding in result.findings} == {None, "e/0.3/0/aux_arrays.npz"}
     assert [finding.reason for finding in result.findings if finding.name] == [
-        "refused: member e/0.3/0/aux_arrays.npz: is there twice; only the first counts"
+        "refused: is there twice; only the first counts"
     ]
     assert result.num_proved == 8
 
@@ -104,3 +104,22 @@ def test_a_check_that_was_broken_off_goes_on(made, tmp_path):
         checking.check(str(made[0]), work, progress=progress)
     assert any(path.name.endswith(".part") for path in work.parent.iterdir())
     assert checked(made[0], tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("top", ["e/", ""])
+def test_a_member_is_named_once_and_not_told_to_be_restored(tmp_path, top):
+    """What is said of it comes from readers of files, which name them in their own way and say how to mend them."""
+    first, second = passes.run_files(0.3, 0), passes.run_files(0.3, 1)
+    bad = {f"{top}0.3/2/aux_arrays.npz": b"no npz", f"{top}0.3/1/checkpoints/ckpt-3.index": b"no index"}
+    files = {name.removeprefix("e/" if not top else ""): data for name, data in (first | second).items()} | bad
+    archive = passes.write(tmp_path / "a.tar.gz", files)
+    _, places = passes.indexed(archive, tmp_path / "zoo", experiment="e")
+    with index.Index(places.index) as stored:
+        problems = {problem.reason for problem in extract_plan.plan(stored, tmp_path, "e", stored.runs()).problems}
+        problems |= {problem.reason for problem in extract_plan.plan(stored, tmp_path, "e", [(0.3, 2)]).problems}
+    whys = {finding.name: finding.reason for finding in checked(archive, tmp_path).findings if finding.name}
+    assert whys.keys() == bad.keys()
+    for name, why in whys.items():
+        assert f"{name} is damaged in the archive: {why.removeprefix('damaged: ')}" in problems
+        assert "0.3/" not in why
+        assert not why.endswith(("again.", "again"))

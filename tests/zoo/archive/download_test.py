@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.zoo.remote import fault_server
-from zoo import errors
+from zoo import errors, files
 from zoo.archive import digests, download, lock
 from zoo.remote import source
 
@@ -359,12 +359,19 @@ def test_kills(server, target, tmp_path):
     assert server.bytes_sent <= len(content) + (num_kills + 1) * ((1 << 20) + 6 * (1 << 18))
 
 
-def test_what_a_download_still_writes(tmp_path):
+def test_what_a_download_still_needs(tmp_path):
     target = tmp_path / "new" / "a.tar.gz"
-    assert download.missing_bytes(target, 100) == 100
+    assert (download.missing_room(target, 100), download.saved_bytes(target)) == (100, 0)
     target.parent.mkdir()
-    target.with_name(".a.tar.gz.part").write_bytes(bytes(30))
-    assert download.missing_bytes(target, 100) == 70
-    assert download.missing_bytes(target, 20) == 0
-    target.write_bytes(bytes(100))
-    assert download.missing_bytes(target, 100) == 0
+    (target.parent / ".a.tar.gz.part").write_bytes(bytes(30))
+    # Without a journal it is written anew, into the room that it has.
+    assert (download.missing_room(target, 100), download.saved_bytes(target)) == (70, 0)
+    assert download.missing_room(target, 20) == 0
+    sums = digests.StreamDigests()
+    sums.update(bytes(25))
+    journal = target.parent / ".a.tar.gz.part.json"
+    files.write_json(journal, {"digests": sums.state()})
+    assert download.saved_bytes(target) == 25
+    for damaged in ("{", "[]", '{"digests": 3}', '{"digests": {"num_bytes": -1}}'):
+        journal.write_text(damaged)
+        assert download.saved_bytes(target) == 0

@@ -117,9 +117,28 @@ def test_members_that_are_not_sound_are_problems(made, tmp_path):
         ((0.3, 0), "e/0.3/0/checkpoints/ckpt-3.index is damaged in the archive: why"),
         ((0.3, 4), "e/0.3/4/aux_arrays.npz: nothing proves it sound, and the archive is damaged"),
     ]
-    assert todo.num_files == 7
+    # Of the first run only its record: the other half of a checkpoint is of no use.
+    assert targets(todo, tmp_path) == [name for name in passes.run_files(*RUNS[0]) if name.endswith("npz")] + [
+        name for run in RUNS[1:] for name in passes.run_files(*run) if "0.3/4/aux" not in name
+    ]
     only_records = planned(path, tmp_path, [(0.3, 0)], ("aux_arrays",))
     assert [problem.run for problem in only_records.problems] == [None]
+
+
+def test_half_a_checkpoint_is_not_fetched(tmp_path):
+    first, second = passes.run_files(0.3, 0), passes.run_files(0.3, 1, epoch=30)
+    files = first | {name: data for name, data in second.items() if "index" not in name}
+    # Another epoch is another checkpoint.
+    files |= {name.replace("ckpt-30", "ckpt-3"): data for name, data in second.items() if "ckpt" in name}
+    archive = passes.write(tmp_path / "a.tar.gz", files)
+    _, places = passes.indexed(archive, tmp_path / "zoo")
+    todo = planned(places.index, tmp_path, [(0.3, 0), (0.3, 1)])
+    (problem,) = todo.problems
+    half = "e/0.3/1/checkpoints/ckpt-30.data-00000-of-00001"
+    assert (problem.run, problem.reason) == ((0.3, 1), f"{half}: the archive has no other file of this checkpoint")
+    assert targets(todo, tmp_path) == [name for name in files if name != half]
+    # Who asks for it by its part alone gets it.
+    assert planned(places.index, tmp_path, [(0.3, 1)], ("checkpoint_data",)).num_files == 2
 
 
 @pytest.mark.parametrize("name", ["e/recipe.json", "e/0.3/0/aux_arrays.npz"])
@@ -177,3 +196,19 @@ def test_the_runs_of_an_archive_by_ratio(made, tmp_path):
     )
     with index.Index(path) as stored:
         assert extract_plan.contents_of(stored) == [extract_plan.RatioContents(0.3, (0, 4), 1)]
+
+
+def test_reading_what_is_there_reports_its_progress(made, tmp_path):
+    calls = []
+    assert planned(made[1], tmp_path, progress=lambda *numbers: calls.append(numbers)).num_there == 0
+    assert calls == []
+    there = passes.run_files(*RUNS[0]) | passes.run_files(*RUNS[2])
+    for name, data in there.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    todo = planned(made[1], tmp_path, progress=lambda *numbers: calls.append(numbers))
+    assert todo.num_there == len(calls) == 6
+    total = sum(map(len, there.values()))
+    assert {of for _, of in calls} == {total}
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls[-1] == (total, total)

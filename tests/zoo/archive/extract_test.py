@@ -12,7 +12,7 @@ import pytest
 
 from tests.zoo.archive import archives, passes
 from tests.zoo.remote import fault_server
-from zoo import errors, files
+from zoo import errors, files, inventory
 from zoo.archive import extract, extract_plan, index
 from zoo.remote import source
 
@@ -147,17 +147,17 @@ def test_damage_since_the_index_was_made_costs_what_it_hits(made, tmp_path, shar
 
 @pytest.mark.parametrize("level", [1, 9])
 def test_what_is_sound_can_be_fetched_up_to_the_damage(tmp_path, level):
-    """Whatever is found sound in an archive that is damaged already when its index is made."""
+    """Whatever is found sound in an archive that is damaged already when its index is made; checkpoints as pairs."""
     archive = passes.write(tmp_path / "a.tar.gz", passes.run_files(0.3, 0) | passes.run_files(0.5, 1), level)
     content, num_sound = archive.read_bytes(), 0
     for number, offset in enumerate(range(1000, len(content), 499)):
         archive.write_bytes(content[:offset] + bytes([0xFF]) * 80 + content[offset + 80 :])
         zoo = tmp_path / str(number)
         _, places = passes.indexed(archive, zoo)
-        sound = {name for name, state in passes.states(places).items() if state == "sound"}
+        sound = passes.fetchable(places)
         passes.fetched(archive, zoo)
-        found = passes.run_files_below(zoo)
-        assert sound <= found.keys()
+        assert passes.run_files_below(zoo).keys() == sound
+        assert not any(ratio.count("damaged") for ratio in inventory.take(zoo, "e", deep=True).ratios)
         num_sound += len(sound)
     assert num_sound >= 15
 
@@ -312,3 +312,25 @@ def test_a_stale_index_of_an_archive_of_the_same_size_accepts_nothing_wrong(made
 def test_nothing_to_fetch(made, tmp_path):
     result, _ = fetched(*made, tmp_path, [])
     assert result == extract.Result((), 0, ())
+
+
+def test_a_run_that_is_replaced_only_in_part_does_not_count_as_complete(made, tmp_path):
+    """What is there is another run of the same name; of the archive's one the data file cannot be had."""
+    folder = tmp_path / "e" / "0.3" / "4"
+    own = {name.replace("0.9", "0.3"): data for name, data in passes.run_files(0.9, 4, num_values=30_000).items()}
+    for name, data in own.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    lost = "UPDATE member SET crc32 = 1 WHERE name LIKE '%0.3/4/%data%'"
+    path = changed(made, tmp_path, lost)
+    with index.Index(path) as stored, source.open_source(str(made[0]), FAST) as opened:
+        kept = extract.fetch(opened, extract_plan.plan(stored, tmp_path, "e", [(0.3, 4)]))
+        assert "--overwrite replaces it" in kept.problems[0].reason
+        assert passes.run_files_below(tmp_path) == own
+        todo = extract_plan.plan(stored, tmp_path, "e", [(0.3, 4)], overwrite=True)
+        assert len(extract.fetch(opened, todo).problems) == 1
+    assert (folder / "checkpoints" / "ckpt-3.index").read_bytes() == WANTED["e/0.3/4/checkpoints/ckpt-3.index"]
+    assert not (folder / "aux_arrays.npz").exists()
+    with index.Index(made[1]) as stored, source.open_source(str(made[0]), FAST) as opened:
+        extract.fetch(opened, extract_plan.plan(stored, tmp_path, "e", [(0.3, 4)], overwrite=True))
+    assert passes.run_files_below(tmp_path) == passes.run_files(0.3, 4, num_values=30_000)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.zoo.archive import passes
 from tests.zoo.remote import fault_server
-from zoo import errors, layout
+from zoo import errors, files, layout, registry
 from zoo.archive import finding, indexing
 from zoo.remote import source
 
@@ -29,6 +29,11 @@ def server(made):
 
 def found(url, tmp_path, *arguments, **options):
     return finding.index_path(str(url), tmp_path / "zoo", "e", *arguments, FAST, **options)
+
+
+def asks_for_content(method, path, wanted):
+    """How long a file is, is asked by the range 0-0."""
+    return wanted not in ("", "bytes=0-0")
 
 
 def test_one_that_is_named_comes_first(made, tmp_path):
@@ -116,3 +121,51 @@ def test_what_is_much_too_large_for_an_index_is_not_downloaded(server, tmp_path,
     monkeypatch.setattr(finding, "_MAX_BYTES", 100)
     with pytest.raises(errors.MissingFileError, match="no index of"):
         found(server.url("a.tar.gz"), tmp_path, None)
+
+
+def test_the_one_that_a_manifest_names_must_have_its_digest(made, server, tmp_path):
+    place = made / "a.tar.gz.index.sqlite"
+    known = registry.PublishedFile(server.url("other name.sqlite"), place.stat().st_size, files.sha256_of_file(place))
+    sound = place.rename(made / "other name.sqlite").read_bytes()
+    assert found(server.url("a.tar.gz"), tmp_path, None, published=known).read_bytes() == sound
+    target = layout.published_index_path(tmp_path / "zoo", "e")
+    target.unlink()
+    # As sound as the other, but of other members.
+    changed = passes.changed_index(made / "other name.sqlite", tmp_path, "UPDATE member SET state = 'unchecked'")
+    (made / "other name.sqlite").write_bytes(changed.read_bytes())
+    with pytest.raises(
+        errors.IntegrityError,
+        match=r"other%20name\.sqlite: its SHA-256 is [0-9a-f]{64}, [0-9a-f]{64} according to the man",
+    ):
+        found(server.url("a.tar.gz"), tmp_path, None, published=known)
+    assert [path for path in target.parent.iterdir() if path.suffix != ".lock"] == []
+    # Who names one knows why.
+    named = found(server.url("a.tar.gz"), tmp_path, server.url("other name.sqlite"), published=known)
+    assert named.read_bytes() == changed.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"cut_after": 5000, "times": 3},
+        {"status": 503, "times": 1},
+        {"stall_after": 5000, "times": 1},
+        {"ignore_range": True},
+    ],
+    ids=lambda fault: next(iter(fault)),
+)
+def test_a_server_that_fails_for_a_moment_still_gives_the_index(made, server, tmp_path, fault):
+    server.faults = fault_server.Faults(only=asks_for_content, **fault)
+    path = found(server.url("a.tar.gz"), tmp_path, None)
+    assert server.faults.num_struck
+    assert path.read_bytes() == (made / "a.tar.gz.index.sqlite").read_bytes()
+
+
+def test_an_index_that_is_garbled_on_the_way_is_not_kept(made, server, tmp_path):
+    place = made / "a.tar.gz.index.sqlite"
+    url, size = server.url(place.name), place.stat().st_size
+    known = registry.PublishedFile(url, size, files.sha256_of_file(place))
+    server.faults = fault_server.Faults(flip_at=size // 2, only=asks_for_content, times=1)
+    with pytest.raises((errors.IntegrityError, errors.MissingFileError)):
+        found(server.url("a.tar.gz"), tmp_path, None, published=known)
+    assert found(server.url("a.tar.gz"), tmp_path, None, published=known).read_bytes() == place.read_bytes()

@@ -1,5 +1,6 @@
 """Small archives of sound runs, made without TensorFlow, and passes over them."""
 
+import collections
 import contextlib
 import pathlib
 import sqlite3
@@ -86,6 +87,13 @@ def fetched(archive: pathlib.Path, zoo: pathlib.Path, **options: int) -> extract
         todo = extract_plan.plan(stored, zoo, EXPERIMENT, stored.runs())
         with source.open_source(str(archive)) as opened:
             return extract.fetch(opened, todo, **options)
+
+
+def fetchable(places: indexing.Places) -> set[str]:
+    """Names of the sound members of runs; of checkpoints, only where both files are sound."""
+    sound = {member.name for member in members(places) if member.run is not None and member.state == "sound"}
+    per_checkpoint = collections.Counter(name.rpartition(".")[0] for name in sound)
+    return {name for name in sound if name.endswith(".npz") or per_checkpoint[name.rpartition(".")[0]] == 2}
 
 
 def files_below(folder: pathlib.Path) -> dict[str, bytes]:

@@ -67,6 +67,9 @@ def test_a_server_without_ranges_gives_all_but_the_recipe(served, tmp_path):
     places = indexing.places_in_zoo(tmp_path / "zoo", "e")
     published.take(known, places, FAST)
     assert names(places.index.parent) == ["archive.index.sqlite", "run_table.npz"]
+    assert published.lacks_recipe(places)
+    places.recipe.write_text("{}")
+    assert not published.lacks_recipe(places)
 
 
 @pytest.mark.parametrize(
