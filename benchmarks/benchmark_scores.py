@@ -7,19 +7,21 @@ programs of their own read it and compute subset influence of the first --num_tr
 
 - ours: `influence_pass.run`, which keeps lists, pairs and distribution, and writes the matrix; ours_summary, the same
   without the matrix; ours_values, the values alone, without files and lists; class_wise, the published file of
-  influence within each of 1000 classes;
+  influence within each of 1000 classes; cross_class, the mean influence between all of these classes;
 - plain: the formula of Feldman & Zhang (2020) as it is usually written, two float32 products over unpacked matrices
   that are held in memory, with standard errors and `np.savez`; plain_values, the values alone.
 
 Every program is run --repeats times, the programs in turn; the medians count. Results are compared bit by bit on some
 rows. `limit` counts bits of words that stay in the nearest cache and adds nothing up: no way of counting common bits
-with the same instructions can be quicker. A healthy run prints seconds and MiB (ru_maxrss; `import_mib` is what the
-process took before it read the table), ratios plain / ours above 1, and words per second beside the limit, and writes
-benchmarks/results/scores.json with the environment.
+with the same instructions can be quicker; beside it stands how many words are copied from memory to memory. A healthy
+run prints seconds and MiB (ru_maxrss; `import_mib` is what the process took before it read the table), ratios
+plain / ours above 1, and words per second beside the limit, and writes benchmarks/results/scores.json with the
+environment.
 
     python -m benchmarks.benchmark_scores --alone --num_runs=2000 --num_train=1281167 --num_test=50000
 
-times ours_summary and class_wise alone, at the size of ImageNet, where the plain formula would need half a terabyte.
+times ours_summary, class_wise and cross_class alone, at the size of ImageNet, where the plain formula would need half a
+terabyte; with --programs=cross_class that one only, in seconds, where the others take minutes.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ from benchmarks import environment
 from heldout import compiling
 from heldout.running import workers
 from heldout.scoring import (
+    class_means,
     influence_files,
     influence_matrix,
     influence_parts,
@@ -62,6 +65,7 @@ _MEMORY_LIMIT_MB = flags.DEFINE_integer("memory_limit_mb", 1024, "Of ours.")
 _FOLDER = flags.DEFINE_string("folder", None, "Where the programs work; a temporary folder if not given.")
 _WORKER = flags.DEFINE_string("worker", None, "For the processes that are timed.")
 _NAME = flags.DEFINE_string("name", None, "Name of the result file; without it scores, and scores_alone with --alone.")
+_PROGRAMS = flags.DEFINE_list("programs", None, "Time these only.")
 _ALONE = flags.DEFINE_bool("alone", False, "Time ours_summary alone, for sizes that the plain formula cannot do.")
 _ROWS = 64
 _NUM_CLASSES = 1000
@@ -139,6 +143,11 @@ def run_class_wise(table: run_table.RunTable, path: pathlib.Path, limit: int) ->
     published_formats.write_class_influence(path, influence_files.within_class(table), memorization, *labels)
 
 
+def run_cross_class(table: run_table.RunTable, path: pathlib.Path, limit: int) -> None:
+    labels = [np.arange(size) % _NUM_CLASSES for size in (table.num_train, table.num_test)]
+    class_means.write(path, class_means.of_runs(table.with_labels(*labels)), _RATIO, {})
+
+
 def run_limit(table: run_table.RunTable, path: pathlib.Path, limit: int) -> dict[str, float]:
     words = np.random.default_rng(0).integers(0, 1 << 63, 1024, np.uint64)
     rounds = 1 << 20
@@ -147,10 +156,17 @@ def run_limit(table: run_table.RunTable, path: pathlib.Path, limit: int) -> dict
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda _: count_bits(words, words, rounds), range(threads)))
-    return {"words_per_second": threads * rounds * len(words) / (time.perf_counter() - start)}
+    found = {"words_per_second": threads * rounds * len(words) / (time.perf_counter() - start)}
+    large = np.ones((threads, 1 << 25), np.uint64)  # 256 MiB a thread: far beyond any cache
+    target = np.empty_like(large)
+    target[:] = large  # the pages are there now
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda k: [np.copyto(target[k], large[k]) for _ in range(4)], range(threads)))
+    return found | {"copied_words_per_second": 4 * large.size / (time.perf_counter() - start)}
 
 
-_ones = joint_counts._ones
+_ones = run_words.ones
 
 
 @compiling.later
@@ -193,6 +209,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "ours_summary": run_ours_summary,
     "ours_values": run_ours_values,
     "class_wise": run_class_wise,
+    "cross_class": run_cross_class,
     "plain_values": run_plain_values,
     "limit": run_limit,
 }
@@ -207,11 +224,14 @@ def work(program: str, folder: pathlib.Path, limit: int) -> None:
     """One program in a process of its own; prints seconds and MiB as JSON."""
     import_mib = peak_mib()
     table = run_table.read(folder / "table.npz")
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), time.process_time()
     found = PROGRAMS[program](table.select(_RATIO), folder / f"{program}.npz", limit)
-    seconds = time.perf_counter() - start
+    times = {
+        "seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - processor_start,  # of all threads; tells how busy the machine was
+    }
     more = found if isinstance(found, dict) else {}
-    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib(), "import_mib": import_mib, **more}))
+    print(json.dumps({**times, "peak_mib": peak_mib(), "import_mib": import_mib, **more}))
 
 
 def measure(folder: pathlib.Path, names: Sequence[str], repeats: int, limit_mib: int) -> dict[str, dict[str, float]]:
@@ -244,21 +264,28 @@ def main(argv: list[str]) -> None:
         work(_WORKER.value, pathlib.Path(_FOLDER.value), _MEMORY_LIMIT_MB.value << 20)
         return
     num_train = min(_NUM_TRAIN.value, _NUM_TRAIN_SLICE.value or _NUM_TRAIN.value)
-    names = ["ours_summary", "class_wise", "limit"] if _ALONE.value else list(PROGRAMS)
+    names = ["ours_summary", "class_wise", "cross_class", "limit"] if _ALONE.value else list(PROGRAMS)
+    names = _PROGRAMS.value or names
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as name:
         folder = pathlib.Path(name)
         run_table.write(folder / "table.npz", make_table(_NUM_RUNS.value, num_train, _NUM_TEST.value))
         programs = measure(folder, names, _REPEATS.value, _MEMORY_LIMIT_MB.value)
-        if not _ALONE.value:
+        if {"ours", "plain"} <= set(names):
             check_equal(folder)
     for program, found in programs.items():
         print(f"{program:13s} {found['seconds']:8.2f} s {found['peak_mib']:9.0f} MiB at most")
     num_words = run_words.num_words(_NUM_RUNS.value) * num_train * _NUM_TEST.value
     best = "ours_summary" if _ALONE.value else "ours_values"
-    ratios = {"of_limit": num_words / programs[best]["seconds"] / programs["limit"]["words_per_second"]}
-    print(f"{best}: {num_words / programs[best]['seconds']:.3g} words/s, {ratios['of_limit']:.2f} of the limit")
+    ratios = {}
+    if {best, "limit"} <= set(names):
+        ratios["of_limit"] = num_words / programs[best]["seconds"] / programs["limit"]["words_per_second"]
+        ratios["of_copy"] = num_words / programs[best]["seconds"] / programs["limit"]["copied_words_per_second"]
+        print(
+            f"{best}: {num_words / programs[best]['seconds']:.3g} words/s, {ratios['of_limit']:.2f} of the limit, "
+            f"{ratios['of_copy']:.1f} times what is copied in memory"
+        )
     for kind, ours, plain in (("with_files", "ours", "plain"), ("values_only", "ours_values", "plain_values")):
-        for key in ("seconds", "peak_mib") if plain in programs else ():
+        for key in ("seconds", "peak_mib") if {ours, plain} <= set(names) else ():
             ratios[f"{kind}_{key}"] = programs[plain][key] / programs[ours][key]
             print(f"plain / ours, {kind}_{key}: {ratios[f'{kind}_{key}']:.2f}")
     sizes = {"num_runs": _NUM_RUNS.value, "num_train": num_train, "num_test": _NUM_TEST.value}

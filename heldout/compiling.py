@@ -6,12 +6,15 @@
 
 To import numba takes a third of a second, which a program that prints its help or finds nothing to do need not wait
 for; so numba is imported at the first call. What has been compiled is kept beside the source, or in the user's cache
-folder, for the next process. A decorated function may call others of its own module that are decorated
-too, but not itself.
+folder, for the next process. A decorated function may call others that are decorated too, by a name of its own module,
+but not itself. Where they are from another module (`ones = run_words.ones`), its source is part of the name under which
+the caller is kept: numba itself looks at the caller's file alone, and would go on with what had changed elsewhere.
 """
 
 from collections.abc import Callable
 import functools
+import hashlib
+import pathlib
 import pickle
 import types
 from typing import Any
@@ -53,7 +56,8 @@ class Later:
         function = types.FunctionType(
             self.py_func.__code__, self._globals(), self.py_func.__name__, self.py_func.__defaults__
         )
-        function.__qualname__, function.__module__ = self.py_func.__qualname__, self.py_func.__module__
+        function.__qualname__ = self.py_func.__qualname__ + self._digest_of_others()
+        function.__module__ = self.py_func.__module__
         return numba.njit(nogil=True, cache=cache)(function)
 
     def _do_without_cache(self) -> None:
@@ -62,9 +66,21 @@ class Later:
         self.__dict__["compiled"] = self._compile(cache=False)
 
     def _called(self) -> dict[str, "Later"]:
-        """The decorated functions of the module that this one calls, by name."""
+        """The decorated functions that this one calls, by the name that its module has for them."""
         seen = self.py_func.__globals__
         return {name: seen[name] for name in self.py_func.__code__.co_names if isinstance(seen.get(name), Later)}
+
+    def _digest_of_others(self) -> str:
+        """Of the source files of other modules that this function calls into; empty where there are none."""
+        digests = [hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for path in sorted(self._other_files())]
+        return "".join(f"_{digest[:16]}" for digest in digests)
+
+    def _other_files(self) -> set[str]:
+        """The files of the functions that this one calls, and of those that they call, but its own."""
+        found = set[str]()
+        for function in self._called().values():
+            found |= {function.py_func.__code__.co_filename} | function._other_files()
+        return found - {self.py_func.__code__.co_filename}
 
     def _globals(self) -> dict[str, Any]:
         """What the function sees of its module, with compiled functions in place of those in waiting."""

@@ -10,6 +10,9 @@ reads the aux_arrays.npz of every run (or run_table.npz, where they are packed) 
     subset_influence-0.7.npy  [num_train, num_test] influence of each training on each test example (--matrix)
     consistency.npz           held-out accuracy per ratio, and its mean over ratios
     examples.parquet          one row per ratio and example;  high_influence_pairs.parquet
+    reliability.json          split-half correlations of all three, as runs grow
+    cross_class-0.7.npz, .png, cross_class.parquet   mean influence between classes, with --cross_class
+    margin_influence-0.7.npz  influence on margins (--margin_influence), of runs of train_runs --margins
     published/                the same in the file formats of the papers
 
 A healthy run ends with "memorized (memorization >= 0.25): 51 examples, interval 47 to 55 ..." and the folder. The same
@@ -19,14 +22,20 @@ compute the tiles, into a folder that all its machines share. Next: render_repor
 """
 
 from collections.abc import Sequence
+import pathlib
 
 from absl import flags
+import numpy as np
 
 from heldout import report
 from heldout.experiments import recipes
-from heldout.scoring import score_config, score_files
+from heldout.report import cross_class_map
+from heldout.scoring import class_means, margin_influence_files, score_config, score_files
 from scripts import choices, cli, common_flags, runner_flags, terminal
+from zoo import files
 
+# Standard errors beyond which a mean over two classes is called more than noise, and how often noise alone gets there.
+_SURE, _BY_NOISE = 3.0, 0.0027
 _SHARED_FLAGS = ("zoo", "experiment", "dataset", "data_dir", "device", *runner_flags.NAMES)
 
 _DEFAULTS = score_config.ScoreConfig(zoo="", experiment="")
@@ -38,7 +47,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores; without it 
 _MEMORY_LIMIT_MB = flags.DEFINE_integer(
     "memory_limit_mb",
     _DEFAULTS.memory_limit_mb,
-    "MiB for subset influence in the making, beside the run table; nothing else is bounded by it.",
+    "MiB for influence in the making, beside the run table and the margins; nothing else is bounded by it.",
 )
 _MATRIX = flags.DEFINE_enum(
     "matrix",
@@ -68,6 +77,12 @@ _SHRINKAGE = flags.DEFINE_bool(
 _MARGINS = flags.DEFINE_bool(
     "margins", False, "Add to it memorization and held-out means of margins, which runs of train_runs --margins have."
 )
+_CROSS_CLASS = flags.DEFINE_bool(
+    "cross_class", False, "Write the mean influence of every training class on every test class, and a heat map of it."
+)
+_MARGIN_INFLUENCE = flags.DEFINE_bool(
+    "margin_influence", False, "Write influence on margins, which runs of train_runs --margins have; on this machine."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were computed with other flags.")
 
 
@@ -91,6 +106,8 @@ def run(argv: Sequence[str]) -> int:
         pairs_memorization=_PAIRS_MEMORIZATION.value,
         shrinkage=_SHRINKAGE.value,
         margins=_MARGINS.value,
+        cross_class=_CROSS_CLASS.value,
+        margin_influence=_MARGIN_INFLUENCE.value,
         overwrite=_OVERWRITE.value,
         runner=runner_flags.runner(),
         device=common_flags.DEVICE.value,
@@ -100,7 +117,38 @@ def run(argv: Sequence[str]) -> int:
     saved = score_files.load_scores(summary.directory)
     for ratio in summary.subset_ratios:
         print("\n" + report.text_summary(saved, subset_ratio=ratio))
+        if config.cross_class:
+            _report_classes(summary.directory, ratio)
+        if config.margin_influence:
+            _report_margins(summary.directory, ratio)
     return 1 if any(problem.state == "damaged" for problem in summary.problems) else 0
+
+
+def _report_classes(directory: pathlib.Path, ratio: float) -> None:
+    """Draws the heat map, and says how much of it is more than noise."""
+    picture = cross_class_map.update(directory, ratio)
+    means = class_means.read(directory / class_means.file_name(ratio))
+    same = np.eye(means.num_classes, dtype=bool)
+    for place, chosen in (("within a class", same), ("between two classes", ~same)):
+        mean, error = means.mean[chosen], means.standard_error[chosen]
+        known = error > 0
+        beyond = np.count_nonzero(np.abs(mean[known]) > _SURE * error[known])
+        average = np.mean(mean[known]) if known.any() else np.nan
+        by_noise = np.count_nonzero(known) * _BY_NOISE
+        print(
+            f"mean influence {place} {average:+.2g}: {beyond} of {np.count_nonzero(known)} beyond {_SURE:g} standard "
+            f"errors, {by_noise:.1g} by noise alone"
+        )
+    print(f"heat map: {picture}")
+
+
+def _report_margins(directory: pathlib.Path, ratio: float) -> None:
+    found = margin_influence_files.read(directory / f"{margin_influence_files.matrix_name(ratio)}.npz")
+    left_out = f", {files.count_text(found.num_runs_without, 'run')} without left out" if found.num_runs_without else ""
+    print(f"influence on margins from {files.count_text(found.num_runs, 'run')}{left_out}: largest on a test example")
+    largest = found.largest_per_test[~np.isnan(found.largest_per_test)]
+    if largest.size:
+        print(f"  {np.median(largest):.2f} nats in the middle, {largest.max():.2f} at most")
 
 
 def main() -> None:

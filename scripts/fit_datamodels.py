@@ -12,9 +12,12 @@ The output is the margin of each run, log(p / (1 - p)), where all runs were trai
 as 1 and 0. After Ilyas et al. (2022). A healthy run, here on the 400 runs of `make demo`, ends with
 
     100 datamodels written, 8 with weights, output correctness: /tmp/zoo/digits-mlp/scores/datamodels-0.7.npz
-    median over targets: 6 weights, held-out R^2 0.16, linear datamodeling score 0.35
+    median over those with weights: 6, held-out R^2 0.16, linear datamodeling score 0.35
+    predicted better than by the mean of other runs: 8 of 14 whose output varies
 
-and status 0; status 1 if a fit did not reach --tolerance. (86 of the other targets are right in all runs or in none.)
+and status 0; status 1 if a fit did not reach --tolerance. (86 of the targets are right in all runs or in none.) Margins
+vary always, and tell more: with those of 600 runs at ratio 0.5 321 of all 359 targets have weights, and 301 are
+predicted better than by the mean.
 The same command again does nothing unless runs were added; after a kill it continues with the targets that are left, up
 to 16 of which are lost.
 """
@@ -104,11 +107,7 @@ def _report(config: datamodel_files.DatamodelConfig, summary: datamodel_files.Su
     count = files.count_text(len(saved.models), "datamodel")
     print(f"{count} {state}, {len(models)} with weights, output {kind}: {summary.path}")
     if models:
-        r2 = np.median([model.held_out_r2 for model in models])
-        scored = [model.linear_datamodeling_score for model in models if model.num_scored_folds]
-        rank = f"{np.median(scored):.2f}" if scored else "nan"
-        size = np.median([len(model.weight) for model in models])
-        print(f"median over targets: {size:.0f} weights, held-out R^2 {r2:.2f}, linear datamodeling score {rank}")
+        _describe(saved.models)
     num_least = sum(model.is_least for model in models)
     if num_least:
         print(f"note: {num_least} chose the smallest penalty; a smaller --lambda_ratio might suit them better")
@@ -116,6 +115,21 @@ def _report(config: datamodel_files.DatamodelConfig, summary: datamodel_files.Su
     if num_loose:
         print(f"not within --tolerance: {files.count_text(num_loose, 'fit')}; relative_gap says by how much")
     return 1 if num_loose else 0
+
+
+def _describe(models: Sequence[datamodels.Datamodel]) -> None:
+    """How large the datamodels are, and how well they predict runs that they were not fitted to."""
+    weighted = [model for model in models if len(model.weight)]
+    scored = [model.linear_datamodeling_score for model in weighted if model.num_scored_folds]
+    rank = f"{np.median(scored):.2f}" if scored else "nan"
+    size = np.median([len(model.weight) for model in weighted])
+    r2 = np.median([model.held_out_r2 for model in weighted])
+    print(f"median over those with weights: {size:.0f}, held-out R^2 {r2:.2f}, linear datamodeling score {rank}")
+    varying = [model.held_out_r2 for model in models if not np.isnan(model.held_out_r2)]
+    num_better = sum(r2 > 0 for r2 in varying)
+    print(f"predicted better than by the mean of other runs: {num_better} of {len(varying)} whose output varies")
+    if 2 * num_better < len(varying):
+        print("note: for most targets these runs are too few to tell one subset from another; train more")
 
 
 def main() -> None:

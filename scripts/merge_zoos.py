@@ -8,7 +8,8 @@ reads recipe and run table of the experiment in every source, and writes, in abo
     /tmp/zoo/digits-mlp/run_table.npz    the runs of all sources, and those that /tmp/zoo had before
 
 Run folders stay where they are: the scores need none. They are, to the last bit, those of a zoo in which all runs were
-trained. A run that several sources have must be the same in all of them. It ends with a line such as
+trained. A run that several sources have must be the same in all of them; one that is not finished is named and left
+out. It ends with a line such as
 
     80 runs of digits-mlp, 40 of them new: /tmp/zoo/digits-mlp/run_table.npz
 
@@ -30,7 +31,7 @@ _SOURCE = flags.DEFINE_multi_string("source", None, "Zoo to take runs from; name
 
 
 def _table(zoo: str, experiment: str) -> run_table.RunTable:
-    """The run table of a source, up to date; damaged runs are refused, as what is merged should be sound.
+    """The run table of a source, up to date; damaged runs are refused, as what is merged should be sound, others named.
 
     Raises:
         DamagedFileError: the experiment has damaged runs.
@@ -42,6 +43,7 @@ def _table(zoo: str, experiment: str) -> run_table.RunTable:
             raise errors.DamagedFileError(
                 f"{problem.run.directory}: {problem.reason}; train it again with --redo_damaged, or delete the folder"
             )
+        print(f"left out, {problem.state}: {problem.reason}")
     return table
 
 

@@ -3,14 +3,16 @@
     python -m scripts.plan_runs --zoo=/tmp/zoo --standard_error=0.02
 
 reads the run table, brought up to date with the run folders, and prints for each statistic and subset ratio, and for
-the median example, one more uncertain than nine tenths of all, and the worst,
+the median example, one more uncertain than nine tenths of all, and the worst (for subset influence: of 10,000 pairs
+drawn at random),
 
     statistic         ratio  examples    runs  standard error   needed    more  time
     memorization      0.7    median        60          0.0923     1278    1218  12.2 h
     memorization      0.7    worst         60          0.1177     2079    2019  20.2 h
 
 then the ratio at which memorization would be least uncertain with as many runs, and the number of runs at which a pair
-of --influence is told from none among all pairs at a false discovery rate of --rate. Without --zoo, rates are assumed:
+of --influence is told from none among all pairs: at which its adjusted p-value in the tables of compute_scores is at
+most --rate. Without --zoo, rates are assumed:
 
     python -m scripts.plan_runs --subset_ratio=0.7 --num_train=50000 --num_test=10000
 
@@ -40,7 +42,9 @@ _SUBSET_RATIO = flags.DEFINE_multi_float(
     "subset_ratio", None, "Ratios to plan; without it all that have runs, or 0.7 without a zoo."
 )
 _INFLUENCE = flags.DEFINE_float("influence", _DEFAULTS.influence, "Subset influence of a pair that is to be found.")
-_RATE = flags.DEFINE_float("rate", _DEFAULTS.rate, "False discovery rate of the list that it is to be in.")
+_RATE = flags.DEFINE_float(
+    "rate", _DEFAULTS.rate, "False discovery rate of the list that it is to be in, after Benjamini & Yekutieli."
+)
 _POWER = flags.DEFINE_float("power", _DEFAULTS.power, "Wanted probability that it is in the list.")
 _RATE_IN = flags.DEFINE_float(
     "rate_in", _DEFAULTS.rate_in, "Without a zoo: share of runs right on a typical example that they trained on."

@@ -4,7 +4,8 @@
 
 reads <zoo>/<experiment>/scores and the images of the data set, and writes into <zoo>/<experiment>/report
 
-    report.html    one self-contained page: histograms, galleries, influence, tables that sort and filter
+    report.html    one self-contained page: histograms, reliability, galleries whose images lead on to whom they
+                   influence, tables that sort and filter
     figures/*.png  the same charts as pictures
 
 and prints the path of the page. The data set is that of the zoo's recipe, or --dataset; where neither can be found the
@@ -34,6 +35,12 @@ _NUM_STORIES = flags.DEFINE_integer(
     "num_stories", _DEFAULTS.num_stories, "Test images shown with what influences them."
 )
 _NUM_EFFECTS = flags.DEFINE_integer("num_effects", _DEFAULTS.num_effects, "Training images on either side of each.")
+_NUM_PANELS = flags.DEFINE_integer(
+    "num_panels",
+    _DEFAULTS.num_panels,
+    "Examples with a panel of their own, which a click on their image opens. Images that only panels show are left out "
+    "beyond 16 MiB.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a report that was made with other flags.")
 
 
@@ -56,6 +63,7 @@ def run(argv: Sequence[str]) -> int:
             num_gallery=_NUM_GALLERY.value,
             num_stories=_NUM_STORIES.value,
             num_effects=_NUM_EFFECTS.value,
+            num_panels=_NUM_PANELS.value,
         ),
         overwrite=_OVERWRITE.value,
     )

@@ -116,7 +116,7 @@ _GRACE_S = flags.DEFINE_float(
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "none",
-    ["none", "mirrored", "tpu", "multi_worker"],
+    train_runs_config.STRATEGIES,
     "Train a run on each replica of a tf.distribute strategy: mirrored for all GPUs of a machine, tpu for all cores, "
     "multi_worker for all GPUs of each machine of a cluster, where TF_CONFIG tells a machine its share of the runs.",
 )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from heldout.report import figures
+from heldout.report import reliability_figures
 from heldout.scoring import published_formats, reliability, scores
 from zoo import errors, files, run_table
 
@@ -64,7 +64,7 @@ def examine(table: run_table.RunTable, seed: int = 0) -> Findings:
         seed: of the halves.
     """
     ratios = np.array(table.subset_ratios)
-    by_ratio = [_heldout_accuracy(table.select(ratio)) for ratio in ratios]
+    by_ratio = [reliability.heldout_accuracy(table.select(ratio)) for ratio in ratios]
     num_runs = np.array([len(accuracy) for accuracy in by_ratio])
     found = None
     if not reliability.too_few_runs(ratios, num_runs):
@@ -75,7 +75,7 @@ def examine(table: run_table.RunTable, seed: int = 0) -> Findings:
         num_runs=num_runs,
         subset_ratios=ratios,
         accuracy=np.array([accuracy.mean() for accuracy in by_ratio]),
-        accuracy_error=np.array([_standard_error(accuracy) for accuracy in by_ratio]),
+        accuracy_error=np.array([reliability.standard_error_of_mean(accuracy) for accuracy in by_ratio]),
         consistency=consistency,
         reliability=found,
         runs_needed=needed,
@@ -83,10 +83,6 @@ def examine(table: run_table.RunTable, seed: int = 0) -> Findings:
         runs_needed_for_ranks=_runs_needed_for_ranks(found),
         share_of_ones=float(np.mean(consistency.score == 1)),
     )
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _runs_needed(found: reliability.Reliability | None) -> tuple[float, bool]:
@@ -106,19 +102,6 @@ def _runs_needed_for_ranks(found: reliability.Reliability | None) -> int | None:
         return None
     reached = np.flatnonzero(found.spearman.mean(axis=1) >= WANTED_RELIABILITY)
     return int(found.num_runs[reached[0]]) if reached.size else None
-
-
-def _heldout_accuracy(runs: run_table.RunTable) -> np.ndarray:
-    """Of each run on the examples that it held out, float64 [T]; bits of padding are 0."""
-    num_in, num_right, num_right_in = (
-        np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
-        for bits in (
-            runs.subset_mask_bits,
-            runs.train_correctness_bits,
-            runs.subset_mask_bits & runs.train_correctness_bits,
-        )
-    )
-    return (num_right - num_right_in) / (runs.num_train - num_in)
 
 
 def rank_correlation_with(score: np.ndarray, path: files.PathLike, label: np.ndarray | None) -> float:
@@ -160,10 +143,14 @@ def write(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     charts = {
-        "accuracy.png": figures.heldout_accuracy(findings.subset_ratios, findings.accuracy, findings.accuracy_error)
+        "accuracy.png": reliability_figures.heldout_accuracy(
+            findings.subset_ratios, findings.accuracy, findings.accuracy_error
+        )
     }
     if findings.reliability is not None:
-        charts["reliability.png"] = figures.split_half_reliability(findings.reliability, WANTED_RELIABILITY)
+        charts["reliability.png"] = reliability_figures.split_half_reliability(
+            findings.reliability, wanted=WANTED_RELIABILITY
+        )
     written = []
     for name, chart in charts.items():
         written.append(_whole(directory / name, chart.png))
@@ -193,29 +180,15 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "subset_ratios": findings.subset_ratios.tolist(),
         "num_runs": findings.num_runs.tolist(),
         "heldout_accuracy": findings.accuracy.tolist(),
-        "heldout_accuracy_standard_error": _with_null(findings.accuracy_error),
+        "heldout_accuracy_standard_error": reliability.with_null(findings.accuracy_error),
         "mean_score": float(np.nanmean(findings.consistency.score)),
-        "reliability": None
-        if found is None
-        else {
-            "runs_of_each_ratio": found.num_runs.tolist(),
-            "spearman": _with_null(found.spearman),
-            "pearson": _with_null(found.pearson),
-            "num_examples": found.num_examples.tolist(),
-        },
+        "reliability": None if found is None else reliability.to_json(found),
         "wanted_reliability": WANTED_RELIABILITY,
         "runs_needed": findings.runs_needed if np.isfinite(findings.runs_needed) else None,
         "runs_needed_measured": findings.runs_needed_measured,
         "runs_needed_for_ranks": findings.runs_needed_for_ranks,
         "share_of_ones": findings.share_of_ones,
     }
-
-
-def _with_null(values: np.ndarray) -> Any:
-    """As nested lists, null for NaN, which JSON has not."""
-    known = values.astype(object)
-    known[np.isnan(values)] = None
-    return known.tolist()
 
 
 def needed_texts(findings: Findings) -> list[str]:

@@ -47,6 +47,12 @@ def percent(share: float, digits: int = 1) -> str:
     return "no data" if math.isnan(share) else f"{100 * share:.{digits}f}{_THIN_SPACE}%"
 
 
+def correlation(value: float) -> str:
+    """A correlation with three decimals and a true minus sign: "0.983", "−0.020"; 0 has no sign."""
+    text = f"{abs(value):.3f}"
+    return (_MINUS if value < 0 and float(text) != 0 else "") + text
+
+
 def counted(number: float, noun: str) -> str:
     """A number of things: "1 run", "1 400 runs"."""
     return f"{count(number)} {noun if number == 1 else noun + 's'}"

@@ -67,6 +67,7 @@ class ImageTable:
         self._max_side = max_side
         self._names: dict[bytes, str] = {}
         self.num_stretched = 0
+        self.num_bytes = 0  # of all PNG files together
 
     def __len__(self) -> int:
         return len(self._names)
@@ -78,6 +79,7 @@ class ImageTable:
         if encoded not in self._names:
             self._names[encoded] = f"i{len(self._names)}"
             self.num_stretched += stretched
+            self.num_bytes += len(encoded)
         return self._names[encoded]
 
     def style_sheet(self) -> str:

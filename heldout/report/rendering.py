@@ -22,7 +22,7 @@ from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry
 from heldout.experiments import recipes
 from heldout.report import dataset_view, page, selection
-from heldout.scoring import saved_scores
+from heldout.scoring import reliability_files, saved_scores
 from zoo import errors, files
 
 SCHEMA_VERSION = 1
@@ -74,8 +74,8 @@ def render(config: ReportConfig) -> ReportResult:
         InvalidValueError: an option is out of range, or the ratio was not scored.
         MismatchError: the folder holds a report with other options or a page of another origin and `overwrite` is
             not set, or the data set is not the one behind the scores.
-        DamagedFileError: a score file or the record of the report cannot be read, or the influence matrix shown
-            fails its checksum.
+        DamagedFileError: a score file, reliability.json or the record of the report cannot be read, or the influence
+            matrix shown fails its checksum.
     """
     return render_scores(saved_scores.load(config.scores), config)
 
@@ -86,12 +86,13 @@ def render_scores(saved: saved_scores.SavedScores, config: ReportConfig) -> Repo
     output = pathlib.Path(config.output)
     scores = selection.ratio_scores(saved, config.subset_ratio)
     shown = registry.identify(config.dataset) if config.dataset else None
-    options, digest = _options(config, saved.experiment, shown), _digest(saved, shown)
+    reliable = reliability_files.read(saved.directory, saved.provenance)
+    options, digest = _options(config, saved.experiment, shown), _digest(saved, shown, reliable)
     record = _read_record(output, options, config.overwrite)
     if record is not None and record["options"] == options and record["digest"] == digest and _intact(output, record):
         return _result(output, record["files"], up_to_date=True)
     dataset = _load(config, saved.experiment) if config.dataset else None
-    built = page.build(saved, scores, dataset_view.view(saved, dataset), config.options)
+    built = page.build(saved, scores, dataset_view.view(saved, dataset), config.options, reliable)
     contents = {f"figures/{chart.name}.png": chart.png for chart in built.charts}
     contents[PAGE_NAME] = built.html.encode("utf-8")
     _write(output, contents, options, digest)
@@ -112,6 +113,8 @@ def check_options(options: page.PageOptions) -> None:
     for name in ("num_gallery", "num_stories", "num_effects", "max_pairs", "max_examples"):
         if getattr(options, name) < 1:
             raise errors.InvalidValueError(f"{name} {getattr(options, name)}: must be at least 1")
+    if options.num_panels < 0:
+        raise errors.InvalidValueError(f"num_panels {options.num_panels}: must be at least 0")
     if not 0 < options.pairs_influence <= 1:
         raise errors.InvalidValueError(f"pairs_influence {options.pairs_influence}: must be above 0 and at most 1")
     if not -1 <= options.pairs_memorization <= 1:
@@ -128,7 +131,11 @@ def _options(config: ReportConfig, experiment: str, shown: tuple[str, str] | Non
     return dict(json.loads(json.dumps(options)))
 
 
-def _digest(saved: saved_scores.SavedScores, shown: tuple[str, str] | None) -> str:
+def _digest(
+    saved: saved_scores.SavedScores,
+    shown: tuple[str, str] | None,
+    reliable: reliability_files.SavedReliability | None,
+) -> str:
     """SHA-256 over provenance, every array but the two large matrices, the data set shown, and this package's files.
 
     The matrices are left out because reading them takes as long as making the page; the digest of the run table in
@@ -145,6 +152,8 @@ def _digest(saved: saved_scores.SavedScores, shown: tuple[str, str] | None) -> s
         _update(digest, {name: getattr(scores, name) for name in ("accuracy_in", "accuracy_heldout", "test_accuracy")})
     _update(digest, dataclasses.asdict(saved.consistency))
     _update(digest, {"train_label": saved.train_label, "test_label": saved.test_label})
+    if reliable is not None:
+        digest.update(json.dumps(reliability_files.to_json(reliable, {}), sort_keys=True).encode())
     for path in sorted([*page.TEMPLATES.iterdir(), *page.TEMPLATES.parent.glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -172,6 +181,8 @@ def _read_record(output: pathlib.Path, options: Mapping[str, Any], overwrite: bo
         raise errors.DamagedFileError(
             f"{record_path}: expected the keys {', '.join(expected)}; delete it and run the command again"
         )
+    if isinstance(chosen := record["options"].get("options"), dict):  # a record from before an option was there
+        record["options"]["options"] = dataclasses.asdict(page.PageOptions()) | chosen
     if not overwrite and record["options"] != options:
         raise errors.MismatchError(
             f"{output}: holds a report with other options\n  there: {json.dumps(record['options'], sort_keys=True)}\n"

@@ -96,7 +96,7 @@ def payload(
     Args:
         columns_of: table name -> columns.
         class_names: names of the classes, or None.
-        images: "train:5" or "test:7" -> CSS class of the image, for those that are embedded.
+        images: "train-5" or "test-7" -> CSS class of the image, for those that are embedded.
     """
     return {
         "rowsPerPage": ROWS_PER_PAGE,

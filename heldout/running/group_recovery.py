@@ -3,8 +3,7 @@ before it has happened again.
 
 Where memory may have been short, the rest of the group is handed out again in halves, down to single runs; otherwise,
 as when a machine of a cluster goes away, as it is. Groups of a size that memory has not sufficed for twice are not
-formed again. A run, or a group, that loses one worker after the other ends the
-training by name.
+formed again. A run, or a group, that loses one worker after the other ends the training by name.
 """
 
 import collections

@@ -8,7 +8,8 @@ example of class b
 
 Positive: examples of class a help the test examples of class b. The diagonal is the help within a class, and usually
 positive; what is negative off the diagonal are classes that are taken for one another. The matrix is read once, in
-row blocks, so that one of gigabytes may stay on disk.
+row blocks, so that one of gigabytes may stay on disk. The mean alone, with a standard error, needs no matrix:
+class_means.py.
 """
 
 from collections.abc import Iterator

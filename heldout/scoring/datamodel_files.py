@@ -21,15 +21,12 @@ import numpy as np
 
 import heldout
 from heldout.evaluation import margins
-from heldout.scoring import datamodel_path, datamodels, saved_scores
+from heldout.scoring import datamodel_path, datamodels, margin_scores, saved_scores
 from zoo import errors, files, layout, npz, run_table, run_table_update
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "test")
 OUTPUT_KINDS = ("auto", "margin", "correctness")
-# Logits are float32, whose probabilities tell no odds beyond 2^24 apart, a margin of 16.6; and squares let one run with
-# a margin of thousands decide the fit.
-MARGIN_CLIP = 20.0
 # Targets that a kill may lose.
 _BLOCK = 16
 _PER_TARGET = (
@@ -90,7 +87,7 @@ class SavedDatamodels:
             "correctness"), `table_digest`, `outputs_sha256`, `num_train`, `num_targets`, `config`, `heldout_version`.
         target_index: int64 [J], ascending, original indices in the split.
         models: J Datamodels in the same order.
-        num_clipped: int64 [J], margins beyond `MARGIN_CLIP`, which were clipped to it; 0 for correctness.
+        num_clipped: int64 [J], margins beyond `margin_scores.DEFAULT_CLIP`, which were clipped; 0 for correctness.
     """
 
     path: pathlib.Path
@@ -185,8 +182,10 @@ def _gather(config: DatamodelConfig) -> _Work:
             f"targets: got {start}:{stop}, expected a range that is not empty within 0:{size}, the {config.split} split"
         )
     kind, rows, outputs = _outputs(config, table, runs, ratio, start, stop)
-    num_clipped = np.sum(np.abs(outputs) > MARGIN_CLIP, axis=0)
-    outputs = np.clip(outputs, -MARGIN_CLIP, MARGIN_CLIP)
+    # As for means of margins; here squares would let one run with a margin of thousands decide the fit.
+    clip = margin_scores.DEFAULT_CLIP
+    num_clipped = np.sum(np.abs(outputs) > clip, axis=0)
+    outputs = np.clip(outputs, -clip, clip)
     used = runs.take(rows)
     provenance = {
         "experiment": table.experiment,

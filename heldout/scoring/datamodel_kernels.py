@@ -7,9 +7,12 @@ Column k of the masks is bits that tell which runs were trained on example k. `w
 import numpy as np
 
 from heldout import compiling
+from heldout.scoring import run_words
 
 # Sweeps from which one extrapolation is made.
 _NUM_PAST = 6
+# Compiled functions find others by a name of their own module.
+ones = run_words.ones
 
 
 @compiling.later
@@ -32,21 +35,12 @@ def sum_bits(byte_rows, residual, out):  # type: ignore[no-untyped-def]
 
 
 @compiling.later
-def _popcount(word):  # type: ignore[no-untyped-def]
-    """Set bits of a uint64."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@compiling.later
 def count(words, fit_words, count):  # type: ignore[no-untyped-def]
     """Runs of the fit that were trained on each example."""
     for k in range(len(count)):
         total = np.uint64(0)
         for word in range(len(fit_words)):
-            total += _popcount(words[k, word] & fit_words[word])
+            total += ones(words[k, word] & fit_words[word])
         count[k] = total
 
 
@@ -57,7 +51,7 @@ def multiply(words, fit_words, members, count, start, num_fit, products):  # typ
         for j in range(i + 1):
             both = np.uint64(0)
             for word in range(len(fit_words)):
-                both += _popcount(words[members[i], word] & words[members[j], word] & fit_words[word])
+                both += ones(words[members[i], word] & words[members[j], word] & fit_words[word])
             value = np.float64(both) - np.float64(count[members[i]]) * np.float64(count[members[j]]) / num_fit
             products[i, j] = value
             products[j, i] = value

@@ -20,10 +20,11 @@ import dataclasses
 
 import numpy as np
 
-from heldout.scoring import datamodel_kernels
-from zoo import packed_bits
+from heldout.scoring import datamodel_kernels, run_words
 
 _WORD_BITS = 64
+# Examples that are packed at a time, a multiple of 8.
+_STEP = 4096
 # Sweeps over the working set before residuals are computed afresh, and how often that is done for one penalty.
 _MAX_SWEEPS, _MAX_ROUNDS = 1000, 60
 # Share of the duality gap that descent on the working set may use up.
@@ -81,16 +82,18 @@ def design(subset_mask_bits: np.ndarray, num_train: int) -> Design:
         num_train: N.
 
     Returns:
-        A Design. Memory: N T / 4 bytes, and for each 4096 examples T bytes an example in passing.
+        A Design. Memory: N T / 4 bytes, and for 4096 examples at a time T / 2 bytes an example in passing.
     """
     num_runs = len(subset_mask_bits)
     num_words = -(-num_runs // _WORD_BITS)
-    byte_rows = np.zeros((8 * num_words, num_train), np.uint8)
-    for start in range(0, num_train, 4096):
-        stop = min(start + 4096, num_train)
-        columns = packed_bits.unpack(subset_mask_bits, start, stop, num_train)
-        byte_rows[: -(-num_runs // 8), start:stop] = np.packbits(columns, axis=0, bitorder="little")
-    return Design(num_runs, np.ascontiguousarray(byte_rows.T).view("<u8"), byte_rows)
+    words = np.empty((num_train, num_words), "<u8")
+    byte_rows = np.empty((8 * num_words, num_train), np.uint8)
+    for start in range(0, num_train, _STEP):
+        rows = slice(start, min(start + _STEP, num_train))
+        # Without the words that only round their number up.
+        words[rows] = run_words.of_examples(subset_mask_bits, rows.start, rows.stop)[:, :num_words]
+        byte_rows[:, rows] = words[rows].view(np.uint8).T
+    return Design(num_runs, words, byte_rows)
 
 
 def largest_penalty(masks: Design, output: np.ndarray) -> float:

@@ -35,6 +35,8 @@ _LARGEST_SHARE = 1e-3
 _CLASS_ROWS = 1024
 _MOST_LOSSES = 3
 _RUN_DIGEST = "run_digest"
+# The runs, in the folder that workers read while they start.
+TABLE_NAME = "table.npz"
 _DIGEST_BYTES = 16
 
 
@@ -224,7 +226,7 @@ def _on_cluster(
 def _supply(runs: run_table.RunTable, folder: str) -> None:
     """Writes the runs for workers to read."""
     os.mkdir(folder)
-    run_table.write(pathlib.Path(folder) / "table.npz", runs)
+    run_table.write(pathlib.Path(folder) / TABLE_NAME, runs)
 
 
 class _AgainThrice:
@@ -269,7 +271,10 @@ def counter_of(
     done = _runs_of_matrix(directory, subset_ratio, digests)
     if done is None:
         return _counter(runs, device)
-    matrix = np.load(directory / f"{saved_scores.matrix_name(subset_ratio)}.npy", mmap_mode="r")
+    try:
+        matrix = np.load(directory / f"{saved_scores.matrix_name(subset_ratio)}.npy", mmap_mode="r")
+    except (ValueError, OSError, EOFError):  # damaged, so there is nothing to build upon
+        return _counter(runs, device)
     if matrix.shape != (runs.num_train, runs.num_test) or matrix.dtype != np.float32:
         return _counter(runs, device)
     old, new = np.flatnonzero(done), np.flatnonzero(~done)

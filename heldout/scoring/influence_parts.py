@@ -12,6 +12,7 @@ import io
 import os
 import pathlib
 import shutil
+import threading
 
 import numpy as np
 
@@ -50,8 +51,7 @@ class Folder:
 
     def prepare(self) -> None:
         """Makes place for parts, and drops those of another computation, or without the rows that belong to them."""
-        lost = self._dense and not self._unfinished.exists() and not self._is_named()
-        if lost or not self._is_ours():
+        if not self._is_ours() or (self._dense and not self._has_rows()):
             self.remove()
         self._parts.mkdir(parents=True, exist_ok=True)
         if not self.note.exists():
@@ -66,8 +66,14 @@ class Folder:
         """Whether the matrix of these parts has its name already, and only the rest was left to do."""
         return (self._parts / "named").exists()
 
+    def _has_rows(self) -> bool:
+        """Whether the rows that belong to the parts are there, under one name or the other."""
+        if self._unfinished.exists():
+            return self._unfinished.stat().st_size == self._num_bytes()
+        return self._is_named() and self.matrix.exists()
+
     def _create(self) -> None:
-        if self._unfinished.exists() and self._unfinished.stat().st_size == self._num_bytes():
+        if self._unfinished.exists():
             return
         with open(self._unfinished, "wb") as stream:
             stream.write(self._header())
@@ -108,6 +114,8 @@ class Folder:
 
     def remove(self) -> None:
         """Deletes the parts and an unfinished matrix."""
+        # First of all, so that what a kill leaves is nobody's to go on with.
+        self.note.unlink(missing_ok=True)
         self._unfinished.unlink(missing_ok=True)
         shutil.rmtree(self._parts, ignore_errors=True)
 
@@ -116,9 +124,11 @@ class Rows:
     """Rows of an npy file, written in any order by any number of threads and processes."""
 
     def __init__(self, path: pathlib.Path | None, first: int, num_columns: int) -> None:
-        self._file = None if path is None else os.open(path, os.O_WRONLY)
+        # Windows would write two bytes for some, without its O_BINARY.
+        self._file = None if path is None else os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         self._first = first
         self._row_bytes = 4 * num_columns
+        self._lock = threading.Lock()
 
     def write(self, start: int, values: np.ndarray) -> None:
         """Writes rows from `start` on."""
@@ -126,8 +136,16 @@ class Rows:
             return
         data, offset = values.data.cast("B"), self._first + start * self._row_bytes
         while len(data):
-            count = os.pwrite(self._file, data, offset)
+            count = self._write_some(self._file, data, offset)
             data, offset = data[count:], offset + count
+
+    def _write_some(self, file: int, data: memoryview, offset: int) -> int:
+        """Writes as many bytes as the system takes at once, and tells how many."""
+        if hasattr(os, "pwrite"):
+            return os.pwrite(file, data, offset)
+        with self._lock:  # Windows has no pwrite; threads share the position in the file, processes do not
+            os.lseek(file, offset, os.SEEK_SET)
+            return os.write(file, data)
 
     def close(self) -> None:
         """Makes sure that all is on the disk."""

@@ -280,7 +280,7 @@ def put_together(
 def _limited(
     candidates: influence_summary.PairList, sides: influence_matrix.Sides, least_z: float
 ) -> tuple[influence_summary.PairList, float]:
-    """At most `MAX_PAIRS` candidates, those furthest from 0, and the bound that they reach."""
+    """At most `MAX_PAIRS` candidates, those furthest from 0, and the bound that they, and no others, reach."""
     if len(candidates) <= MAX_PAIRS:
         return candidates, least_z
     rate = sides.num_right.astype(np.float64) / sides.num_runs
@@ -289,6 +289,9 @@ def _limited(
     distance = np.abs(candidates.value) / (scale * spread)
     least_z = float(np.partition(distance, len(distance) - MAX_PAIRS)[len(distance) - MAX_PAIRS])
     chosen = distance >= least_z
+    if np.count_nonzero(chosen) > MAX_PAIRS:  # few runs, few values: of equal ones none is kept rather than some
+        chosen = distance > least_z
+        least_z = float(np.min(distance[chosen], initial=np.inf))
     columns = (candidates.train_index, candidates.test_index, candidates.value)
     return influence_summary.PairList(*(column[chosen] for column in columns)), least_z
 

@@ -5,6 +5,7 @@ Zhang (2020) the pairs within each class; their file of high-influence pairs a l
 known to lie below the thresholds that the list was made with.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Protocol
@@ -49,10 +50,12 @@ class InfluenceSource(Protocol):
         """int64 [2, number], random pairs among those with a value; None for a list."""
 
     def high_pairs(self, least_influence: float, least_memorization: float) -> np.ndarray:
-        """int64 [2, n]: train and test index of the pairs that reach both thresholds.
+        """int64 [2, n]: train and test index of pairs that reach both thresholds; minus infinity takes all of a list.
+
+        Influence is compared in float32, the precision of the matrix, whatever holds it.
 
         Raises:
-            InvalidValueError: they are more than `MAX_PAIRS`.
+            InvalidValueError: a search finds more than `MAX_PAIRS`, or a list is known to lack some.
         """
 
 
@@ -99,19 +102,15 @@ class WholeMatrix:
         return np.stack([generator.choice(np.flatnonzero(~np.isnan(self.memorization)), number), columns])
 
     def high_pairs(self, least_influence: float, least_memorization: float) -> np.ndarray:
-        """As in `InfluenceSource`; influence is compared in float32, the precision of the matrix."""
+        """As in `InfluenceSource`."""
         candidates = np.flatnonzero(self.memorization >= least_memorization)
         step = max(1, _SEARCH_BYTES // (4 * max(self.matrix.shape[1], 1)))
         found = [np.zeros((2, 0), np.int64)]
         for start in range(0, len(candidates), step):
             rows = candidates[start : start + step]
-            hits, columns = np.nonzero(self.matrix[rows] >= np.float32(least_influence))
+            hits, columns = np.nonzero(_reaches(self.matrix[rows], least_influence))
             found.append(np.stack([rows[hits], columns]))
-            if sum(part.shape[1] for part in found) > MAX_PAIRS:
-                raise errors.InvalidValueError(
-                    f"{self.path}: more than {MAX_PAIRS} pairs reach pairs_influence {least_influence:g} and "
-                    f"pairs_memorization {least_memorization:g}; raise one of the two"
-                )
+            _check_number(self.path, found, least_influence, least_memorization)
         return np.concatenate(found, axis=1)
 
 
@@ -173,17 +172,27 @@ class WithinClasses:
         for label, matrix in self._stored.subset_influence.items():
             rows = self._stored.train_index[label]
             candidates = np.flatnonzero(self._stored.memorization[rows] >= least_memorization)
-            hits, columns = np.nonzero(matrix[candidates] >= least_influence)
+            hits, columns = np.nonzero(_reaches(matrix[candidates], least_influence))
             found.append(np.stack([rows[candidates[hits]], self._stored.test_index[label][columns]]))
+            _check_number(self.path, found, least_influence, least_memorization)
         return np.concatenate(found, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ListedPairs:
-    """The influence of a file of high-influence pairs, or of the pairs that a score folder lists."""
+    """The influence of a file of high-influence pairs, or of the pairs that a score folder lists.
+
+    Attributes:
+        path: where it was read from.
+        stored: the pairs.
+        least_influence: threshold that the list was made with; None where that is not known.
+        least_memorization: likewise.
+    """
 
     path: pathlib.Path
     stored: published_formats.HighInfluencePairs
+    least_influence: float | None = None
+    least_memorization: float | None = None
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -211,9 +220,34 @@ class ListedPairs:
         return None
 
     def high_pairs(self, least_influence: float, least_memorization: float) -> np.ndarray:
-        """As in `InfluenceSource`; lower thresholds than the file was made with find no more."""
-        high = (self.stored.subset_influence >= least_influence) & (self.stored.memorization >= least_memorization)
+        """As in `InfluenceSource`; where its thresholds are not known, lower ones find no more."""
+        for name, asked, known in (
+            ("pairs_influence", least_influence, self.least_influence),
+            ("pairs_memorization", least_memorization, self.least_memorization),
+        ):
+            if known is not None and -np.inf < asked < known:
+                raise errors.InvalidValueError(
+                    f"{name}: got {asked:g}, but {self.path} lists pairs from {known:g} on; give --{name}={known:g} or "
+                    "more, or compute its scores again with a lower one or with --matrix=yes"
+                )
+        high = _reaches(self.stored.subset_influence, least_influence)
+        high &= self.stored.memorization >= least_memorization
         return np.stack([self.stored.train_index[high], self.stored.test_index[high]])
+
+
+def _reaches(values: np.ndarray, least_influence: float) -> np.ndarray:
+    return np.asarray(values.astype(np.float32, copy=False) >= np.float32(least_influence))
+
+
+def _check_number(
+    path: pathlib.Path, found: Sequence[np.ndarray], least_influence: float, least_memorization: float
+) -> None:
+    """Refuses more pairs than a selection may have."""
+    if sum(part.shape[1] for part in found) > MAX_PAIRS:
+        raise errors.InvalidValueError(
+            f"{path}: more than {MAX_PAIRS} pairs reach pairs_influence {least_influence:g} and "
+            f"pairs_memorization {least_memorization:g}; raise one of the two"
+        )
 
 
 def _check_indices(

@@ -25,6 +25,8 @@ from zoo import run_table
 MAX_RUNS = 1 << 20
 # Columns of one tile of the counting loop: sums and words of four rows stay in the nearest cache.
 _TILE_COLUMNS = 512
+# Compiled functions find others by a name of their own module.
+ones = run_words.ones
 
 
 class Counter(Protocol):
@@ -168,13 +170,4 @@ def _four(words, first):  # type: ignore[no-untyped-def]
 @compiling.later
 def _common(a, b):  # type: ignore[no-untyped-def]
     """Number of bits that four words have in common with four others."""
-    return _ones(a[0] & b[0]) + _ones(a[1] & b[1]) + _ones(a[2] & b[2]) + _ones(a[3] & b[3])
-
-
-@compiling.later
-def _ones(word):  # type: ignore[no-untyped-def]
-    """Number of bits that are set: the form that compilers know and turn into the processor's instruction for it."""
-    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    return ones(a[0] & b[0]) + ones(a[1] & b[1]) + ones(a[2] & b[2]) + ones(a[3] & b[3])

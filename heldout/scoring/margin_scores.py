@@ -1,22 +1,22 @@
-"""Memorization, influence and consistency measured on margins instead of right and wrong.
+"""Memorization and consistency measured on margins instead of right and wrong.
 
 Where runs were trained with their margins kept (`heldout.evaluation.margins.collect`), the output y[t, i] of run t on
 example i is a number, log(p / (1 - p)), and the scores are differences of its means (Feldman & Zhang 2020 with the
 output of Park et al. 2023):
 
     memorization_margin[i] = mean of y[t, i] over runs that trained on i - mean over runs that held it out
-    influence_margin[i, j] = mean of y[t, j] over runs that trained on i - mean over runs that held it out
 
-in nats of log odds. They see what right and wrong cannot: how much surer runs become on an example that all of them
-get right. Their errors come from the sample variance of either side (divisor: its runs less one).
+in nats of log odds; influence on margins is in margin_influence.py. They see what right and wrong cannot: how much
+surer runs become on an example that all of them get right. Their errors come from the sample variance of either side
+(divisor: its runs less one).
 
 Margins are clipped first, to -20 to 20 unless the caller says otherwise, and the plain mean is taken. Logits are
 float32, whose probabilities differ from 1 by no less than 2^-24, a margin of 16.6: beyond some 20 a margin tells how
 the logits are scaled, not how often a run errs; and one run that diverged, with a margin of thousands, would decide a
 mean over hundreds. A trimmed mean would be as robust, but how much it cuts depends on the other runs of the same side,
 so that a difference of two is no longer a difference of expectations of one bounded output, its error has no simple
-form, and it is no matrix product. How many margins were clipped is counted. Runs without margins are left out and
-counted. Blocks of examples bound the memory beside the margins themselves.
+form, and influence would be no matrix product. How many margins were clipped is counted. Runs without margins are left
+out and counted. Blocks of examples bound the memory beside the margins themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,17 +28,9 @@ from heldout.scoring import scores
 from zoo import errors, run_table
 
 DEFAULT_CLIP = 20.0
-DEFAULT_MEMORY_LIMIT_BYTES = 1 << 31
 # Bytes that the float64 arrays of one block of examples may take together; their number per run and example.
 _BLOCK_BYTES = 1 << 26
 _BLOCK_ARRAYS = 4
-# Runs of one float32 product; sums over more runs add up such products, which keeps their rounding small.
-_RUNS_PER_PRODUCT = 256
-_STRIP_ROWS = 32
-_STRIP_ARRAYS = 5
-# Arrays of a block's size: two results of this block, two of the one before it, and one product.
-_RESULT_ARRAYS = 5
-_MAX_BLOCK_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,23 +89,6 @@ class MarginConsistency:
 
 
 @dataclasses.dataclass(frozen=True)
-class MarginInfluenceBlock:
-    """Rows `start` to `stop` of the influence on margins, [N, M], in nats of log odds.
-
-    Attributes:
-        start: first train index.
-        stop: one past the last.
-        values: float32 [stop - start, M], in -2 clip to 2 clip; NaN where a side has no run.
-        standard_error: float32 [stop - start, M]; NaN where a side has fewer than two runs.
-    """
-
-    start: int
-    stop: int
-    values: np.ndarray
-    standard_error: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class _Side:
     """Moments of the margins of some runs on a block of examples: arrays [width]."""
 
@@ -143,7 +118,7 @@ def memorization_margin(
             margins on some examples only.
         MismatchError: the margins have another shape than [T, N].
     """
-    runs, rows, num_without = _runs_with_margins(table, train_margin, "train_margin", subset_ratio, clip)
+    runs, rows, num_without = runs_with_margins(table, train_margin, "train_margin", subset_ratio, clip)
     found = []
     for start, stop in _widths(runs):
         margin, mask = train_margin[rows, start:stop].astype(np.float64), runs.subset_mask(start, stop)
@@ -213,7 +188,7 @@ def _heldout_profile(
     table: run_table.RunTable, train_margin: np.ndarray, subset_ratio: float, clip: float
 ) -> tuple[_Side, int]:
     """Held-out margins of all examples at one ratio, and the runs without margins."""
-    runs, rows, num_without = _runs_with_margins(table, train_margin, "train_margin", subset_ratio, clip)
+    runs, rows, num_without = runs_with_margins(table, train_margin, "train_margin", subset_ratio, clip)
     parts = [
         dataclasses.astuple(
             _side(train_margin[rows, start:stop].astype(np.float64), ~runs.subset_mask(start, stop), clip)
@@ -223,10 +198,26 @@ def _heldout_profile(
     return _Side(*(np.concatenate(part) for part in zip(*parts, strict=True))), num_without
 
 
-def _runs_with_margins(
+def runs_with_margins(
     table: run_table.RunTable, margin: np.ndarray, name: str, subset_ratio: float, clip: float
 ) -> tuple[run_table.RunTable, np.ndarray, int]:
-    """The runs of one ratio that have margins, their rows in the whole table, and how many have none."""
+    """The runs of one ratio that have margins.
+
+    Args:
+        table: T runs in all.
+        margin: floats [T, N] or [T, M], from `margins.collect`.
+        name: "train_margin" or "test_margin", which says how many columns are expected.
+        subset_ratio: which.
+        clip: bound on the absolute value of a margin.
+
+    Returns:
+        Their table, their rows in the whole table, and how many of the ratio have none.
+
+    Raises:
+        InvalidValueError: there is no run of this ratio, or none with margins; the clip is not positive; a run has
+            margins on some examples only.
+        MismatchError: the margins have another shape.
+    """
     width = table.num_train if name == "train_margin" else table.num_test
     if margin.shape != (table.num_runs, width) or margin.dtype.kind != "f":
         raise errors.MismatchError(
@@ -271,124 +262,3 @@ def _side(margin: np.ndarray, chosen: np.ndarray, clip: float) -> _Side:
     squares = np.sum(kept, axis=0, where=chosen)
     variance = scores.rate(squares, np.maximum(number - 1, 0))
     return _Side(number, mean, scores.rate(variance, number), beyond.astype(np.int64))
-
-
-def influence_margin_blocks(
-    table: run_table.RunTable,
-    test_margin: np.ndarray,
-    subset_ratio: float,
-    *,
-    clip: float = DEFAULT_CLIP,
-    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
-) -> Iterator[MarginInfluenceBlock]:
-    """Influence of every training example on the margin of every test example, rows in order, a few at a time.
-
-    values[i, j] = mean margin on test j of the runs that trained on i - that of the runs that held i out; positive:
-    training example i makes runs surer of the label of j.
-
-    Two float32 products a block give the sums and the sums of squares of one side; the column totals, in float64,
-    give the other. Each column is centred first, which changes no difference and keeps the squares from cancelling.
-    Products run over 256 runs at a time and are then added, so that with u = 2^-24, T runs and n1 + n0 = T, the
-    rounding error of a value is at most
-
-        (260 + T / 256) u T (1 / n1 + 1 / n0) d_j,    d_j the mean absolute deviation of column j,
-
-    which at T = 4000 and ratio 0.7 is 8e-5 d_j, where the standard error is 0.035 standard deviations; the largest
-    seen in a trial of that size was 1e-6 d_j. A standard error is off by at most about half of what its variance is,
-    (260 + T / 256) u (1 + (m / s)^2) of itself, m the distance of a side's mean from that of all runs, s its deviation.
-
-    Args:
-        table: T runs in all, N training and M test examples.
-        test_margin: floats [T, M] in the table's order of runs, from `margins.collect`; rows of NaN for runs without.
-        subset_ratio: which runs to use.
-        clip: as in `memorization_margin`.
-        memory_limit_bytes: upper limit on what is allocated beside table and margins, counting the block at hand and
-            the one before it, which a loop variable still holds.
-
-    Yields:
-        MarginInfluenceBlocks that together cover all rows. Beyond rounding, they do not depend on the limit.
-
-    Raises:
-        InvalidValueError: as in `memorization_margin`, or the limit is too small for eight rows.
-        MismatchError: the margins have another shape than [T, M].
-
-    Cost: 4 T N M floating point operations.
-    """
-    runs, rows, _ = _runs_with_margins(table, test_margin, "test_margin", subset_ratio, clip)
-    num_rows = _block_rows(runs, memory_limit_bytes)
-    centred, totals = _centred(test_margin, rows, clip)
-    num_in = scores.sum_bit_columns(runs.subset_mask_bits, runs.num_train)
-    product = np.empty((num_rows, runs.num_test), np.float32)
-    for start in range(0, runs.num_train, num_rows):
-        stop = min(start + num_rows, runs.num_train)
-        values, error = _sums(runs, centred, start, stop, product)
-        _finish(values, error, totals, num_in[start:stop], runs.num_runs)
-        yield MarginInfluenceBlock(start, stop, values, error)
-        del values, error
-
-
-def _block_rows(runs: run_table.RunTable, limit: int) -> int:
-    """Rows of a block that the limit allows."""
-    T, N, M = runs.num_runs, runs.num_train, runs.num_test
-    # The centred margins and one chunk of their squares; counts and totals; the strips and the bits of the chosen runs.
-    fixed = 4 * M * (T + min(T, _RUNS_PER_PRODUCT)) + 4 * 255 * N + 64 * (N + M)
-    fixed += 8 * _STRIP_ARRAYS * _STRIP_ROWS * M + runs.num_runs * (2 * N + M) // 4
-    row_bytes = 4 * M * _RESULT_ARRAYS + 6 * T
-    if limit < fixed + 8 * row_bytes:
-        least = fixed + 8 * row_bytes
-        raise errors.InvalidValueError(
-            f"memory limit: got {limit} bytes, but the margins of {T} runs on {M} test examples and {N} training "
-            f"examples need at least {least} ({-(-least >> 20)} MiB); raise the limit"
-        )
-    return min((limit - fixed) // row_bytes, _MAX_BLOCK_ROWS, N)
-
-
-def _centred(test_margin: np.ndarray, rows: np.ndarray, clip: float) -> tuple[np.ndarray, np.ndarray]:
-    """Clipped margins of the chosen runs less their column means, float32 [T, M], and float64 [2, M]: totals of these
-    and of their squares, as they were rounded.
-    """
-    centred = np.empty((len(rows), test_margin.shape[1]), np.float32)
-    totals = np.empty((2, test_margin.shape[1]))
-    for left in range(0, test_margin.shape[1], _STRIP_ROWS):
-        columns = slice(left, left + _STRIP_ROWS)
-        clipped = np.clip(test_margin[rows, columns].astype(np.float64), -clip, clip)
-        centred[:, columns] = clipped - clipped.mean(axis=0)
-        rounded = centred[:, columns].astype(np.float64)
-        totals[:, columns] = rounded.sum(axis=0), np.square(rounded).sum(axis=0)
-    return centred, totals
-
-
-def _sums(
-    runs: run_table.RunTable, centred: np.ndarray, start: int, stop: int, product: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of centred margins and of their squares over the runs that trained on each row's example."""
-    shape = (stop - start, runs.num_test)
-    sums, squares = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    mask = runs.subset_mask(start, stop)
-    product = product[: stop - start]
-    for first in range(0, runs.num_runs, _RUNS_PER_PRODUCT):
-        chosen = mask[first : first + _RUNS_PER_PRODUCT].T.astype(np.float32)
-        part = centred[first : first + _RUNS_PER_PRODUCT]
-        sums += np.matmul(chosen, part, out=product)
-        squares += np.matmul(chosen, np.square(part), out=product)
-    return sums, squares
-
-
-def _finish(sums: np.ndarray, squares: np.ndarray, totals: np.ndarray, num_in: np.ndarray, num_runs: int) -> None:
-    """Turns sums into differences of means, and squares into their standard errors, in place."""
-    for first in range(0, len(sums), _STRIP_ROWS):
-        rows = slice(first, first + _STRIP_ROWS)
-        n1 = num_in[rows, np.newaxis].astype(np.float64)
-        m1, v1 = _moments(sums[rows], squares[rows], n1)
-        m0, v0 = _moments(totals[0] - sums[rows], totals[1] - squares[rows], num_runs - n1)
-        sums[rows] = m1 - m0
-        squares[rows] = np.sqrt(v1 + v0)
-
-
-def _moments(total: np.ndarray, squares: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of a side and the variance of that mean; NaN where it has no run, or fewer than two."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(number > 0, total / number, np.nan)
-        # Rounding can leave the squares about a mean of equal margins a little below 0.
-        spread = np.maximum(squares - number * mean**2, 0)
-        return mean, np.where(number > 1, spread / ((number - 1) * number), np.nan)

@@ -10,7 +10,7 @@ import numpy as np
 
 from heldout.evaluation import margins
 from heldout.scoring import margin_scores, saved_scores, score_config, shrinkage, uncertainty
-from zoo import errors, run_table
+from zoo import run_table
 
 _SHRUNK = {
     "memorization_shrunk": "posterior_mean",
@@ -30,7 +30,8 @@ def columns(
         ratios: whose rows the table has.
 
     Raises:
-        InvalidValueError: margins are asked for, and the runs of a ratio have none.
+        InvalidValueError: margins are asked for, and the runs of a ratio have none (`optional_files.check` finds this
+            before anything is computed).
     """
     found: dict[str, np.ndarray] = {}
     if config.shrinkage:
@@ -54,13 +55,8 @@ def _margins(
     train_margin, _ = margins.collect(config.zoo, config.experiment)
     parts = []
     for ratio in ratios:
-        try:
-            memorized = margin_scores.memorization_margin(table, train_margin, ratio.subset_ratio)
-            heldout = margin_scores.consistency_margin(table, train_margin, [ratio.subset_ratio])
-        except errors.InvalidValueError as error:
-            raise errors.InvalidValueError(
-                f"--margins: {error}; train_runs --margins keeps them, or leave the flag out"
-            ) from error
+        memorized = margin_scores.memorization_margin(table, train_margin, ratio.subset_ratio)
+        heldout = margin_scores.consistency_margin(table, train_margin, [ratio.subset_ratio])
         parts.append((memorized.values, memorized.standard_error, heldout.profile[0]))
     names = ("memorization_margin", "memorization_margin_standard_error", "heldout_margin")
     return {name: np.concatenate(part) for name, part in zip(names, zip(*parts, strict=True), strict=True)}

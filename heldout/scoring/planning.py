@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from heldout.scoring import scores, shrinkage
+from heldout.scoring import discoveries, scores, shrinkage
 from zoo import errors, run_table
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "worst": 1.0}
@@ -37,7 +37,7 @@ class PlanConfig:
         standard_error: the wanted one, above 0.
         subset_ratios: which ratios to plan; None for all that have runs, or 0.7 without any.
         influence: subset influence of a pair that is to be found among all pairs.
-        rate: false discovery rate of that list.
+        rate: false discovery rate of that list, which is cut as the tables are, after Benjamini & Yekutieli.
         power: wanted probability that the pair is in it.
         rate_in: p1 of a typical example, where there are no runs.
         rate_heldout: p0 of a typical example, and the rate of a typical test example, where there are no runs.
@@ -215,25 +215,29 @@ def runs_to_separate(
     rate: float = 0.05,
     num_discoveries: int = 1,
     power: float = 0.8,
+    method: str = discoveries.OF_PAIRS,
 ) -> int:
     """Runs at which a pair (or an example) of some influence (or memorization) is found among many.
 
     T = ((z_a sqrt(V0) + z_b sqrt(V1)) / difference)^2, the normal approximation of a one-sided comparison of two rates:
     V0 and V1 are the variances of one run without and with the difference, z_a and z_b the normal quantiles of the
-    p-value that is needed, a = rate * num_discoveries / num_tests, and of the power.
+    p-value that is needed, a = rate * num_discoveries / (num_tests c), and of the power. c is that of the method, as in
+    `discoveries.false_discovery`.
 
     Args:
         difference: p1 - p0, above 0.
         subset_ratio: r, in (0, 1).
         num_tests: size of the family, N M for all pairs.
         mean_rate: r p1 + (1 - r) p0, the share of all runs that are right. 1/2 is about the worst.
-        rate: false discovery rate of Benjamini & Hochberg (1995).
+        rate: false discovery rate of the list.
         num_discoveries: entries in the list, which make its next entry easier; 1 takes the whole burden.
         power: wanted probability that it is in the list.
+        method: how the list is cut, one of `discoveries.METHODS`. The default is that of pairs; lists of examples take
+            "benjamini_hochberg".
 
     Raises:
         InvalidValueError: a share is not between 0 and 1; there is no such difference at this mean rate; the numbers of
-            tests and discoveries contradict each other.
+            tests and discoveries contradict each other; or the method is none there is.
     """
     for name, value in (("subset_ratio", subset_ratio), ("mean_rate", mean_rate), ("rate", rate), ("power", power)):
         _check_share(name, value)
@@ -250,7 +254,8 @@ def runs_to_separate(
     spread = mean_rate * (1 - mean_rate)
     without = run_variance(spread, spread, subset_ratio)
     with_it = run_variance(p1 * (1 - p1), p0 * (1 - p0), subset_ratio)
-    z_test, z_power = -special.ndtri(rate * num_discoveries / num_tests), special.ndtri(power)
+    level = rate * num_discoveries / (num_tests * discoveries.weight(num_tests, method))
+    z_test, z_power = -special.ndtri(level), special.ndtri(power)
     root = (z_test * math.sqrt(without) + z_power * math.sqrt(with_it)) / difference
     return max(1, math.ceil(max(root, 0) ** 2))
 

@@ -47,6 +47,15 @@ def of_examples(bits: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 
 @compiling.later
+def ones(word):  # type: ignore[no-untyped-def]
+    """Number of bits of a uint64 that are set: the form that compilers turn into the processor's instruction for it."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+@compiling.later
 def _turn(bits, square, words):  # type: ignore[no-untyped-def]
     """Turns uint64 [T, ceil(n / 64)] into uint64 [n, W], in squares of 64 by 64 bits."""
     for group in range(bits.shape[1]):

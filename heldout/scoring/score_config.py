@@ -28,7 +28,7 @@ class ScoreConfig:
         experiment: name of one.
         subset_ratios: which ratios; None for all that have runs.
         output: folder of the score files; None for <zoo>/<experiment>/scores.
-        memory_limit_mb: MiB that subset influence in the making may take beside the run table; the run table, the
+        memory_limit_mb: MiB that influence in the making may take beside the run table and the margins; these, the
             other scores and the tables are not bounded by it.
         matrix: "yes" or "no": whether to keep the matrix of subset influence, 4 N M bytes a ratio; "auto" for yes where
             it is at most 8 GiB.
@@ -42,6 +42,8 @@ class ScoreConfig:
         pairs_memorization: least memorization of its training example.
         shrinkage: whether the examples table has posterior means of memorization.
         margins: whether it has memorization of margins, which the runs must have.
+        cross_class: whether to write the mean influence of every class on every other.
+        margin_influence: whether to write influence on margins, which the runs must have.
         overwrite: replace the scores of another configuration.
         runner: where the tiles of subset influence are computed.
         device: "cpu", "gpu" or "tpu", on which the counts of runs are computed; they are the same.
@@ -62,6 +64,8 @@ class ScoreConfig:
     pairs_memorization: float = 0.25
     shrinkage: bool = False
     margins: bool = False
+    cross_class: bool = False
+    margin_influence: bool = False
     overwrite: bool = False
     runner: runners.Runner = dataclasses.field(default_factory=runners.Runner)
     device: str = "cpu"
@@ -80,7 +84,7 @@ class ScoreConfig:
 
         Where things lie and how much memory they may take does not change them; the zoo counts only where the
         output is not inside it. Of the data set its name and version count, whether it was named or is known from
-        the recipe.
+        the recipe. What was not asked for is not named, where older folders do not know of it.
 
         Raises:
             InvalidValueError: the data set is unknown.
@@ -89,6 +93,9 @@ class ScoreConfig:
         identity = dataclasses.asdict(self)
         for name in ("zoo", "output", "memory_limit_mb", "data_dir", "overwrite", "runner", "device"):
             del identity[name]
+        for name in ("cross_class", "margin_influence"):
+            if not identity[name]:
+                del identity[name]
         identity["subset_ratios"] = None if self.subset_ratios is None else sorted(self.subset_ratios)
         identity["dataset"] = self._dataset_identity()
         identity["zoo"] = None if self.output is None else str(pathlib.Path(self.zoo).absolute())

@@ -3,9 +3,9 @@
 Memorization and subset influence after Feldman & Zhang (2020), consistency after Jiang et al. (2021), each with
 counts and standard errors. Into one folder go, per subset ratio, scores-<ratio>.npz, influence-<ratio>.npz and, unless
 it is too large, the matrix subset_influence-<ratio>.npy, and once consistency.npz (see
-`heldout.scoring.saved_scores`), the tables examples and high_influence_pairs (see
-`heldout.scoring.score_tables`), the same results in the formats of the papers under published/ (see
-`heldout.scoring.published_formats`), and config.json.
+`heldout.scoring.saved_scores`), reliability.json (see `heldout.scoring.reliability_files`), the tables examples and
+high_influence_pairs (see `heldout.scoring.score_tables`), the same results in the formats of the papers under
+published/ (see `heldout.scoring.published_formats`), and config.json.
 
 The same command again does nothing if the runs are the same, continues where it was stopped, and computes anew when
 runs were added. A folder holds the scores of one configuration: another one is refused, unless it is to replace them.
@@ -26,7 +26,9 @@ from heldout.scoring import (
     bootstrap,
     influence_files,
     optional_columns,
+    optional_files,
     published_formats,
+    reliability_files,
     saved_scores,
     score_config,
     score_labels,
@@ -81,7 +83,8 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
         A ScoreSummary.
 
     Raises:
-        InvalidValueError: a value of the configuration is out of range, or a ratio has no runs.
+        InvalidValueError: a value of the configuration is out of range, a ratio has no runs, or what was asked for
+            besides cannot be had from these runs (`optional_files.check`).
         MissingFileError: the experiment has no finished run, or the data set is not there.
         MismatchError: the folder holds the scores of another configuration, or of a ratio that has no runs any more;
             or the data set is not the one behind the runs, or contradicts the labels of the run table.
@@ -99,7 +102,8 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     ratios = _chosen_ratios(config, labelled.table)
     provenance = _provenance(config, identity, labelled.table, ratios)
     names = _file_names(config, ratios, has_labels=provenance["has_labels"], has_matrix=provenance["has_matrix"])
-    new_record = _record(identity, provenance, names)
+    names += optional_files.names(config, ratios, (labelled.table.num_train, labelled.table.num_test))
+    new_record = _record(identity, provenance, names) | optional_files.record_members(config, labelled.table)
     summary = ScoreSummary(
         config.directory,
         up_to_date=record == new_record and all((config.directory / name).is_file() for name in names),
@@ -111,6 +115,7 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     )
     if not summary.up_to_date:
         score_labels.check_given(config, labelled)
+        optional_files.check(config, labelled.table, ratios)
         _make_room(config, labelled.table, ratios, provenance)
         _remove_stale(config, record, names)
         files.write_json(config.directory / saved_scores.CONFIG_NAME, {**new_record, "complete": False})
@@ -165,7 +170,7 @@ def _file_names(config: ScoreConfig, ratios: Sequence[float], *, has_labels: boo
     names = [name(ratio) for ratio in ratios for name in (saved_scores.scores_name, saved_scores.influence_name)]
     if has_matrix:
         names += [f"{saved_scores.matrix_name(ratio)}.npy" for ratio in ratios]
-    names += [saved_scores.CONSISTENCY_NAME]
+    names += [saved_scores.CONSISTENCY_NAME, reliability_files.NAME]
     names += [f"{table}.{config.table_format}" for table in ("examples", "high_influence_pairs")]
     names += [_published_name("high_influence_pairs", ratio) for ratio in ratios]
     if has_labels:
@@ -200,7 +205,9 @@ def _make_room(
     outdated = [ratio for ratio in ratios if not influence_files.is_current(config, ratio, provenance, shape)]
     there = [(config.directory / f"{saved_scores.matrix_name(ratio)}.npy").exists() for ratio in outdated]
     # One that is replaced lies beside its successor while that is written.
-    influence_files.check_disk(config, there.count(False) + any(there), table.num_train, table.num_test)
+    num_matrices = there.count(False) + any(there)
+    influence_files.check_disk(config, num_matrices, table.num_train, table.num_test)
+    optional_files.check_disk(config, table, ratios, provenance, num_matrices)
 
 
 def _remove_stale(config: ScoreConfig, record: Mapping[str, Any] | None, names: Sequence[str]) -> None:
@@ -212,8 +219,8 @@ def _remove_stale(config: ScoreConfig, record: Mapping[str, Any] | None, names: 
             f"{config.directory} holds {', '.join(stale)}, for which {config.experiment} has no runs or labels any "
             "more. Give another output folder, or --overwrite to remove them."
         )
-    for name in stale:
-        (config.directory / name).unlink()
+    for name in (*stale, *optional_files.pictures(stale)):
+        (config.directory / name).unlink(missing_ok=True)
 
 
 def _remove_unfinished(directory: pathlib.Path) -> None:
@@ -244,6 +251,10 @@ def _write_files(
         _write_ratio(config, table.select(ratio), ratio, provenance, common, report)
     consistency = scores.consistency(table, ratios)
     saved_scores.write_consistency(config.directory / saved_scores.CONSISTENCY_NAME, consistency, common)
+    report("reliability", 0, 1)
+    reliability_files.write(config.directory, table, ratios, provenance)
+    report("reliability", 1, 1)
+    optional_files.write(config, table, ratios, provenance, common, report)
     report("tables", 0, 1)
     loaded = [saved_scores.load_ratio(config.directory, ratio, provenance) for ratio in ratios]
     _write_tables(config, table, loaded, consistency, clean_label)

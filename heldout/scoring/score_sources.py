@@ -140,7 +140,8 @@ def _influence(path: pathlib.Path, ratio: saved_scores.RatioScores) -> influence
     memorization = ratio.memorization.values
     if ratio.subset_influence is not None:
         return influence_sources.WholeMatrix(path, memorization, ratio.subset_influence)
-    found = ratio.influence.pairs
+    kept = ratio.influence
+    found = kept.pairs
     helpful = found.value > 0
     train_index = found.train_index[helpful].astype(np.int64)
     pairs = published_formats.HighInfluencePairs(
@@ -149,7 +150,7 @@ def _influence(path: pathlib.Path, ratio: saved_scores.RatioScores) -> influence
         subset_influence=found.value[helpful].astype(np.float64),
         memorization=memorization[train_index],
     )
-    return influence_sources.ListedPairs(path, pairs)
+    return influence_sources.ListedPairs(path, pairs, kept.least_influence, kept.least_memorization)
 
 
 def _pairs(path: pathlib.Path) -> Source:

@@ -44,7 +44,8 @@ class Prior:
         weights: float64 [G, G], of the pairs of cells of p1 and p0.
         null_weights: float64 [G], of p1 = p0 in a cell. Together with `weights` they sum to 1.
         num_iterations: steps of EM.
-        log_likelihood: mean log likelihood of an example after the last step, but for a constant.
+        log_likelihood: mean log likelihood of an example, but for a constant, that the last step set out from; it rises
+            with every step.
     """
 
     edges: np.ndarray

@@ -8,12 +8,10 @@ from heldout.running import workers
 from heldout.scoring import influence_files, influence_parts, influence_pass
 from zoo import run_table
 
-TABLE_NAME = "table.npz"
-
 
 def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     """Reads the runs; returns the function that computes one tile."""
-    runs = run_table.read(pathlib.Path(setup["runs"]) / TABLE_NAME)
+    runs = run_table.read(pathlib.Path(setup["runs"]) / influence_files.TABLE_NAME)
     directory = pathlib.Path(setup["directory"])
     settings = influence_pass.Settings(**setup["settings"])
     shape = (runs.num_train, runs.num_test)

@@ -1,9 +1,10 @@
 """How sure the scores of one ratio are: intervals and adjusted p-values for examples and for pairs.
 
-Intervals are those of intervals.py at 95 %. P-values are Fisher's, against no effect in the positive direction
-(discoveries.py), adjusted within the family of all examples (Benjamini & Hochberg) or of all pairs (Benjamini &
-Yekutieli, whatever the dependence): of all with an adjusted p-value of at most q, an expected share of at most q has no
-effect.
+Intervals are those of intervals.py at 95 %, each for an example or pair that was named beforehand: of those that are
+chosen because their estimates are high, fewer hold the truth (benchmarks/pair_discoveries.py). P-values are Fisher's,
+against no effect in the positive direction (discoveries.py), adjusted within the family of all examples (Benjamini &
+Hochberg) or of all pairs (Benjamini & Yekutieli, whatever the dependence): of all with an adjusted p-value of at most
+q, an expected share of at most q has no effect.
 """
 
 import dataclasses
@@ -80,7 +81,7 @@ def of_pairs(
     candidates = ratio.influence.candidates
     p_values = _p_values(ratio, candidates)
     num_tests = int(np.count_nonzero(ratio.sides.support)) * ratio.num_test
-    adjusted = discoveries.adjusted_p_values(p_values, "benjamini_yekutieli", num_tests=num_tests)
+    adjusted = discoveries.adjusted_p_values(p_values, discoveries.OF_PAIRS, num_tests=num_tests)
     # Both ascend by train index, then test index, as one number each.
     known = candidates.train_index.astype(np.int64) * ratio.num_test + candidates.test_index
     asked = np.asarray(train_index, np.int64) * ratio.num_test + test_index

@@ -11,10 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from heldout.training import learners
+from heldout.training import learners, train_runs_config
 from zoo import checkpoints, errors
-
-STRATEGIES = ("none", "mirrored", "tpu", "multi_worker")
 
 
 def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
@@ -32,8 +30,9 @@ def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
     """
     if name == "none":
         return tf.distribute.get_strategy()
-    if name not in STRATEGIES:
-        raise errors.InvalidValueError(f"--strategy={name}: expected one of {', '.join(STRATEGIES)}")
+    if name not in train_runs_config.STRATEGIES:
+        known = ", ".join(train_runs_config.STRATEGIES)
+        raise errors.InvalidValueError(f"--strategy={name}: expected one of {known}")
     if (name == "tpu") != (device == "tpu"):
         raise errors.InvalidValueError(
             f"--strategy={name} with --device={device}: tpu goes with tpu, mirrored and multi_worker with cpu and gpu"

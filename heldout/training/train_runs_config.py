@@ -10,6 +10,9 @@ from heldout.experiments import label_noise, training_config
 from heldout.running import runners, shares
 from zoo import errors
 
+# Of tf.distribute, by our names; `replicas.make_strategy` makes them. Here, where no TensorFlow is needed to name them.
+STRATEGIES = ("none", "mirrored", "tpu", "multi_worker")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainRunsConfig:
@@ -31,7 +34,7 @@ class TrainRunsConfig:
             `run_training.RunTrainer.largest_group`.
         device: "cpu", "gpu" or "tpu".
         redo_damaged: whether to train damaged runs anew, replacing their files.
-        strategy: one of replicas.STRATEGIES.
+        strategy: one of `STRATEGIES`.
         num_replicas: on a CPU, how many logical devices the strategy gets; None elsewhere, where it takes all.
         noise: which training labels are wrong on purpose; None for none.
         subset_sampling: "uniform" or "class_balanced".
@@ -99,6 +102,8 @@ def check(config: TrainRunsConfig) -> None:
         if value is not None and value < 1:
             raise errors.InvalidValueError(f"--{name}={value}: expected at least 1")
     runners.check(config.runner, config.device)
+    if config.strategy not in STRATEGIES:
+        raise errors.InvalidValueError(f"--strategy={config.strategy}: expected one of {', '.join(STRATEGIES)}")
     if config.strategy != "none" and config.workers not in (None, 1):
         raise errors.InvalidValueError(
             f"--strategy={config.strategy} with --workers={config.workers}: one process has all replicas; leave "

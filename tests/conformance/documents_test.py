@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from heldout import models, report, subsets
-from heldout.datasets import registry
+from heldout.datasets import dataset, registry
 from heldout.evaluation import evaluation_files, margins
 from heldout.experiments import label_noise, recipes, training_files
-from heldout.scoring import datamodel_files, datamodels, score_config, score_files
+from heldout.scoring import datamodel_files, datamodels, optional_files, score_config, score_files
 from heldout.training import failures, run_results
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
@@ -163,9 +163,9 @@ def folder(tmp_path_factory):
         aux = aux_arrays.from_masks(mask, right, generator.random(20) < 0.7)
         aux_arrays.write(layout.Run(zoo, experiment, 0.7, run_id).aux_arrays_path, aux)
     run_table_update.update(zoo, experiment, train_label=data.train.label, test_label=data.test.label)
-    scores = score_files.compute_scores(score_config.ScoreConfig(str(zoo), experiment, num_draws=10))
+    scores = score_files.compute_scores(score_config.ScoreConfig(str(zoo), experiment, num_draws=10, cross_class=True))
     csv = score_config.ScoreConfig(
-        str(zoo), experiment, num_draws=10, table_format="csv", output=str(here / "scores-csv")
+        str(zoo), experiment, num_draws=10, table_format="csv", output=str(here / "scores-csv"), cross_class=True
     )
     score_files.compute_scores(csv)
     options = datamodels.Options(num_lambdas=5, lambda_ratio=0.2)
@@ -177,6 +177,7 @@ def folder(tmp_path_factory):
     failed = run_results.RunResult(layout.Run(zoo, experiment, 0.7, 30), "the training loss is nan", 0.5, epoch=2)
     failures.append(zoo, experiment, failures.describe(recipe, failed))
     _write_evaluation(zoo, experiment)
+    _write_margins(here, data)
     data.save(here / "dataset")
     pack.pack(zoo, experiment, here / "packed", pack.Options())
     np.save(here / "mnist-cscores.npy", np.zeros(60000))
@@ -190,6 +191,21 @@ def _write_evaluation(zoo: pathlib.Path, experiment: str) -> None:
     summary = evaluation_files.summarise(run, evaluation_files.Parts(right, right, None), 10, "0")
     evaluation_files.write(output, summary, right, right.astype(np.float16))
     evaluation_files.write_table(output, [summary])
+
+
+def _write_margins(here: pathlib.Path, data: dataset.Dataset) -> None:
+    """Scores of runs that have margins."""
+    zoo, generator = here / "margins", np.random.default_rng(6)
+    for run_id in range(8):
+        mask, right = generator.random(40) < 0.7, generator.random(40) < 0.8
+        margin = generator.normal(size=40).astype(np.float16), generator.normal(size=20).astype(np.float16)
+        aux = aux_arrays.from_masks(mask, right, right[:20], margin)
+        aux_arrays.write(layout.Run(zoo, "digits-mlp", 0.7, run_id).aux_arrays_path, aux)
+    run_table_update.update(zoo, "digits-mlp", train_label=data.train.label, test_label=data.test.label)
+    output = str(here / "scores-margins")
+    score_files.compute_scores(
+        score_config.ScoreConfig(str(zoo), "digits-mlp", num_draws=10, output=output, margin_influence=True)
+    )
 
 
 def _write_imagenet_index(path: pathlib.Path) -> None:
@@ -231,6 +247,8 @@ _MEMBERS = {
     "`run_table.npz`": "zoo/digits-mlp/run_table.npz",
     "`scores-<ratio>.npz`": "zoo/digits-mlp/scores/scores-0.7.npz",
     "`influence-<ratio>.npz`": "zoo/digits-mlp/scores/influence-0.7.npz",
+    "`cross_class-<ratio>.npz`": "zoo/digits-mlp/scores/cross_class-0.7.npz",
+    "`margin_influence-<ratio>.npz`": "scores-margins/margin_influence-0.7.npz",
     "`datamodels-<ratio>.npz`": "zoo/digits-mlp/scores/datamodels-0.7.npz",
     "`consistency.npz`": "zoo/digits-mlp/scores/consistency.npz",
     "`class_influence-<ratio>.npz`": "zoo/digits-mlp/scores/published/class_influence-0.7.npz",
@@ -239,6 +257,7 @@ _MEMBERS = {
     "`recipe.json`": "zoo/digits-mlp/recipe.json",
     "Manifest and registry": "packed/digits-mlp.json",
     "`config.json`": "zoo/digits-mlp/scores/config.json",
+    "`reliability.json`": "zoo/digits-mlp/scores/reliability.json",
     "`<run_id>.npz`": "zoo/digits-mlp/evaluation/test/0.7/12.npz",
     "Report files": "zoo/digits-mlp/report/report.json",
 }
@@ -261,7 +280,9 @@ def found(path: pathlib.Path) -> dict[str, str]:
     if path.suffix == ".json":
         names = {int: "int", bool: "bool", str: "text", dict: "object", list: "list of text"}
         names |= {list: "list of objects"} if path.parent.name == "packed" else {}
-        return {name: names[type(value)] for name, value in json.loads(path.read_text()).items()}
+        values = json.loads(path.read_text())
+        objects = {name for name, value in values.items() if type(value) is list and value and type(value[0]) is dict}
+        return {name: "list of objects" if name in objects else names[type(value)] for name, value in values.items()}
     with np.load(path) as stored:
         dtypes = {name: "str" if stored[name].dtype.kind == "U" else str(stored[name].dtype) for name in stored.files}
     return {re.sub(r"(?<=classidx_)\d+|(?<=infl_matrix_class)\d+", "<K>", name): dtypes[name] for name in dtypes}
@@ -283,6 +304,7 @@ def test_tables_of_further_members_are_those_of_the_files(tmp_path):
     logits = np.zeros((40, 10))
     margin = margins.margins(logits, data.train.label), margins.margins(logits[:20], data.test.label)
     aux_arrays.write(tmp_path / "aux.npz", aux_arrays.from_masks(mask, mask, mask[:20], margin))
+    assert further("`config.json`") == {optional_files.MARGIN_SOURCES}
     assert further("`aux_arrays.npz`") == set(found(tmp_path / "aux.npz")) - set(described("`aux_arrays.npz`"))
     plain = cases.tiny_recipe(data)
     noise = label_noise.LabelNoise("pair", count=3)
@@ -324,7 +346,7 @@ def test_tables_of_the_archive_index_are_those_of_the_file():
 
 def test_tables_of_columns_are_those_of_the_files(folder):
     rows = table_rows(section("Tables"), "Table")
-    assert [row[0] for row in rows] == ["`examples`", "`high_influence_pairs`"]
+    assert [row[0] for row in rows] == ["`examples`", "`high_influence_pairs`", "`cross_class`"]
     for name, columns in rows:
         header = (folder / "scores-csv" / f"{name.strip('`')}.csv").read_text().splitlines()[0]
         assert header.replace('"', "").split(",") == re.findall(r"`(\w+)`", columns)

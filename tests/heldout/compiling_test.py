@@ -185,6 +185,38 @@ def test_compiled_code_is_kept_for_the_next_process(source, tmp_path):
     assert python(code, NUMBA_CACHE_DIR=str(kept)) == "1"
 
 
+_CALLER = """
+from heldout import compiling
+import compiled_later
+
+square = compiled_later.square
+
+
+@compiling.later
+def fourth(value):
+    return twice(value)
+
+
+@compiling.later
+def twice(value):
+    return square(square(value))
+"""
+
+
+def test_code_that_calls_into_another_module_follows_its_source(source, tmp_path):
+    (source.parent / "caller.py").write_text(_CALLER, encoding="utf-8")
+    code = (
+        f"import sys; sys.path.insert(0, {str(source.parent)!r})\n"
+        "import caller\n"
+        "print(caller.fourth(2.0), sum(caller.fourth.compiled.stats.cache_hits.values()))"
+    )
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept"), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert python(code, **kept) == "16.0 0"
+    assert python(code, **kept) == "16.0 1"
+    source.write_text(_SOURCE.replace("return value * value", "return value * value + 1"), encoding="utf-8")
+    assert python(code, **kept) == "26.0 0"
+
+
 def without_any_folder(source, monkeypatch):
     """Files stand where folders would have to be made, which stops even the superuser."""
     (source.parent / "__pycache__").write_bytes(b"")
@@ -212,7 +244,7 @@ def test_numba_waits_for_the_first_call():
         "import heldout.scoring.score_files\n"
         "from heldout.scoring import device_counts, influence_extremes, influence_summary, joint_counts, run_words\n"
         "early = {'numba', 'llvmlite', 'tensorflow'} & set(sys.modules)\n"
-        "joint_counts._ones.compiled\n"
+        "run_words.ones.compiled\n"
         "print(sorted(early), 'numba' in sys.modules)"
     )
     assert python(code) == "[] True"

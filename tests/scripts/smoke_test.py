@@ -113,7 +113,10 @@ def test_zoos_that_were_trained_apart_are_merged(zoo, dataset, tmp_path):
     assert "12 runs of tiny, 12 of them new: " in merged.stdout
     digests = [run_table.read(layout.run_table_path(one, "tiny")).digest() for one in (zoo, tmp_path / "c")]
     assert digests[0] == digests[1]
+    assert "left out" not in merged.stdout
+    (parts[0] / "tiny" / "0.5" / "40").mkdir()
     again = start("merge_zoos", f"--source={parts[0]}", f"--zoo={tmp_path / 'c'}")
+    assert f"left out, partial: {parts[0] / 'tiny' / '0.5' / '40'}" in again.stdout
     assert "12 runs of tiny, 0 of them new: " in again.stdout
     train(tmp_path / "other", dataset, "--momentum=0.5")
     refused = start("merge_zoos", f"--source={tmp_path / 'other'}", f"--zoo={tmp_path / 'c'}")
@@ -171,6 +174,19 @@ def test_scores_then_report_then_nothing_to_do(zoo, dataset):
     assert page.read_text().startswith("<!DOCTYPE html>")
     rendered = start("render_report", f"--zoo={zoo}", f"--dataset={dataset}")
     assert "up to date, nothing to do" in rendered.stdout
+
+
+def test_classes_and_margins_are_scored_where_asked_for(zoo, tmp_path):
+    flags = [f"--zoo={zoo}", "--num_draws=10", f"--output={tmp_path / 'scores'}"]
+    refused = start("compute_scores", *flags, "--margin_influence")
+    assert refused.returncode == 2
+    assert "--margin_influence: no run of tiny at ratio 0.5, 0.7 has margins; train_runs --margins" in refused.stderr
+    scored = start("compute_scores", *flags, "--cross_class")
+    assert scored.returncode == 0, scored.stderr
+    assert re.search(r"^mean influence between two classes [-+.e\d]+: \d+ of \d+ beyond 3", scored.stdout, re.MULTILINE)
+    for ratio in ("0.5", "0.7"):
+        assert f"heat map: {tmp_path}/scores/cross_class-{ratio}.png" in scored.stdout
+        assert (tmp_path / "scores" / f"cross_class-{ratio}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_scores_are_compared_with_themselves_and_with_published_ones(zoo, tmp_path):

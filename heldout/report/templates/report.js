@@ -52,7 +52,20 @@
   const START = { examples: { sort: "-memorization" }, pairs: { sort: "" } };
 
   // Splits of which at least one image is embedded: their cells keep room for one.
-  const pictured = new Set(Object.keys(data.images).map((key) => key.split(":")[0]));
+  const pictured = new Set(Object.keys(data.images).map((key) => key.split("-")[0]));
+
+  // ---- parts of the page -------------------------------------------------------------------------------------------
+  function make(tag, name, parts) {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    element.append(...(parts || []));
+    return element;
+  }
+  function link(address, name, parts) {
+    const element = make("a", name, parts);
+    element.href = address;
+    return element;
+  }
 
   // ---- cells -----------------------------------------------------------------------------------------------------
   function decimals(value) {
@@ -61,9 +74,10 @@
     return (value < 0 && Number(text) !== 0 ? "\u2212" : "") + text;
   }
   function isText(column) { return column.kind === "label" || column.kind === "example"; }
-  function className(label) {
-    const name = data.classNames[label];
-    return name === undefined ? String(label) : name;
+  function signed(value) { return (value > 0 ? "+" : "") + decimals(value); }
+  function className(label, isAlone) {
+    const name = data.classNames[label] === undefined ? String(label) : data.classNames[label];
+    return isAlone && /^\d+$/.test(name) ? "class " + name : name;
   }
   function missing(table, column, row) {
     const columns = data.tables[table];
@@ -79,12 +93,10 @@
       element.textContent = missing(table, column, row);
       element.className = "none";
     } else if (column.kind === "example") {
-      if (pictured.has(column.split)) {
-        const picture = document.createElement("span");
-        picture.className = "image tiny " + (data.images[column.split + ":" + value] || "absent");
-        element.append(picture);
-      }
-      element.append(String(value));
+      const name = column.split + "-" + value;
+      const parts = [String(value)];
+      if (pictured.has(column.split)) parts.unshift(make("span", "image tiny " + (data.images[name] || "absent")));
+      element.append(...(data.panels[name] ? [link("#" + name, "", parts)] : parts));
     } else if (column.kind === "label") {
       element.textContent = className(value);
     } else if (column.kind === "whole") {
@@ -92,7 +104,7 @@
     } else if (column.kind === "probability") {
       element.textContent = value === 0 || value >= 0.001 ? decimals(value) : value.toExponential(0).replace("-", "\u2212");
     } else if (column.kind === "score") {
-      element.textContent = (value > 0 ? "+" : "") + decimals(value);
+      element.textContent = signed(value);
       if (table === "pairs" && column.key === "value") element.className = value < 0 ? "minus" : "plus";
     } else {
       element.textContent = decimals(value);
@@ -101,23 +113,28 @@
   }
 
   // ---- one table -------------------------------------------------------------------------------------------------
-  function sortedRows(table, rows, sort) {
-    if (!sort) return rows;
-    const falling = sort[0] === "-";
-    const column = data.tables[table][falling ? sort.slice(1) : sort];
-    if (!column) return rows;
-    const sign = falling ? -1 : 1;
-    return rows.sort(function (a, b) {
-      const x = column[a], y = column[b];
-      if (x === null || y === null) return x === y ? a - b : x === null ? 1 : -1;
-      return x === y ? a - b : x < y ? -sign : sign;
-    });
+  // All rows in the order of a column, kept: a filter goes over them and need not sort again.
+  function orderOf(table, total) {
+    const kept = new Map();
+    return function (sort) {
+      if (!kept.has(sort)) kept.set(sort, sortedRows(table, total, sort));
+      return kept.get(sort);
+    };
   }
-  function passes(filter, wanted, value) {
-    if (filter.test === "sign") return wanted === "helps" ? value > 0 : value < 0;
-    if (filter.test === "least") return value !== null && value >= Number(wanted);
-    if (filter.test === "most") return value !== null && value <= Number(wanted);
-    return value === Number(wanted);
+  function sortedRows(table, total, sort) {
+    const falling = sort[0] === "-", column = sort ? data.tables[table][falling ? sort.slice(1) : sort] : undefined;
+    const rows = new Uint32Array(total).map((_, row) => row);
+    if (!column) return rows;
+    // Missing values last in either direction; of equal ones the row that was first.
+    const keys = Float64Array.from(column, (value) => value === null ? Infinity : falling ? -value : value);
+    return rows.sort((a, b) => keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : a - b);
+  }
+  function test(filter, wanted) {
+    const number = Number(wanted);
+    if (filter.test === "sign") return wanted === "helps" ? (value) => value > 0 : (value) => value < 0;
+    if (filter.test === "least") return (value) => value !== null && value >= number;
+    if (filter.test === "most") return (value) => value !== null && value <= number;
+    return (value) => value === number;
   }
   function makeTable(name) {
     const columns = COLUMNS[name].filter((column) => data.tables[name][column.key]);
@@ -129,26 +146,25 @@
     const state = Object.assign({ page: "1" }, START[name]);
     const headers = new Map(), inputs = new Map();
 
+    const order = orderOf(name, total);
     function matching() {
-      const active = filters.filter((filter) => (state[filter.name] || "") !== "");
-      const rows = [];
-      for (let row = 0; row < total; row++) {
-        if (active.every((filter) => passes(filter, state[filter.name], data.tables[name][filter.column][row]))) rows.push(row);
+      let rows = order(state.sort);
+      for (const filter of filters) {
+        const wanted = state[filter.name] || "";
+        if (wanted === "") continue;
+        const passes = test(filter, wanted), column = data.tables[name][filter.column];
+        rows = rows.filter((row) => passes(column[row]));
       }
       return rows;
     }
     function draw() {
-      const rows = sortedRows(name, matching(), state.sort);
+      const rows = matching();
       const pages = Math.max(1, Math.ceil(rows.length / data.rowsPerPage));
       const page = Math.min(Math.max(1, parseInt(state.page, 10) || 1), pages);
       state.page = String(page);
       const first = (page - 1) * data.rowsPerPage;
       const visible = rows.slice(first, first + data.rowsPerPage);
-      body.replaceChildren(...visible.map(function (row) {
-        const line = document.createElement("tr");
-        line.append(...columns.map((column) => cell(name, column, row)));
-        return line;
-      }));
+      body.replaceChildren(...Array.from(visible, (row) => make("tr", "", columns.map((column) => cell(name, column, row)))));
       if (!visible.length) {
         const line = document.createElement("tr"), only = document.createElement("td");
         only.colSpan = columns.length;
@@ -241,13 +257,80 @@
     for (const [key, value] of Object.entries(state)) if (value !== "" && !(key === "page" && value === "1")) kept.set(key, value);
     const address = "#" + name + "?" + kept.toString();
     try { history.replaceState(null, "", address); } catch (error) { /* some browsers refuse this for local files */ }
+    below = address;
   }
   function follow() {
-    const [name, query] = location.hash.slice(1).split("?");
-    if (query === undefined || !Object.hasOwn(views, name)) return;
-    views[name].apply(Object.fromEntries(new URLSearchParams(query)));
-    document.getElementById(name).scrollIntoView({ behavior: "auto" });
+    const name = location.hash.slice(1);
+    if (Object.hasOwn(data.panels, name)) return openPanel(name);
+    const back = panel.open && location.hash === below;
+    panel.close();
+    below = location.hash;
+    if (!back) show(name);  // after a step back the page lies where it lay
   }
+  function show(name) {
+    const example = /^(train|test)-(\d+)$/.exec(name);  // without a panel: its rows
+    if (example) name = example[1] === "train" ? "examples?index=" + example[2] : "pairs?test=" + example[2];
+    const [view, query] = name.split("?");
+    if (query === undefined || !Object.hasOwn(views, view)) return;
+    views[view].apply(Object.fromEntries(new URLSearchParams(query)));
+    document.getElementById(view).scrollIntoView({ behavior: "instant" });
+  }
+
+  // ---- panels of examples, one above the page: #train-7 ------------------------------------------------------------
+  const panel = document.getElementById("panel");
+  let below = "";  // the address without a panel
+  function openPanel(name) {
+    document.getElementById("panel-content").replaceChildren(...panelOf(name));
+    if (!panel.open) panel.showModal();
+    panel.scrollTop = 0;
+    document.getElementById("panel-title").focus();
+  }
+  function closePanel() {
+    panel.close();
+    if (!Object.hasOwn(data.panels, location.hash.slice(1))) return;
+    try { history.pushState(null, "", below || location.href.split("#")[0]); } catch (error) { location.hash = below; }
+  }
+  function panelOf(name) {
+    const found = data.panels[name], [split, index] = name.split("-"), isTrain = split === "train";
+    const title = make("h2", "", [(isTrain ? "Training example " : "Test example ") + index]);
+    title.id = "panel-title";
+    title.tabIndex = -1;
+    const facts = [];
+    if (found.label !== null) facts.push(make("p", "", [className(found.label, true)]));
+    if (isTrain) {
+      const score = found.memorization === null ? "no memorization" : "memorization " + signed(found.memorization) + " \u00b1 " + decimals(found.standard_error);
+      facts.push(make("p", "", [score + (found.consistency === null ? "" : ", consistency " + decimals(found.consistency))]));
+      facts.push(make("p", "quiet", [found.num_in + " runs trained on it, " + found.num_heldout + " held it out"]));
+    } else {
+      facts.push(make("p", "", ["right in " + (100 * found.accuracy).toFixed(0) + "\u202f% of runs"]));
+    }
+    facts.push(make("p", "quiet", [link((isTrain ? "#examples?index=" : "#pairs?test=") + index, "", [isTrain ? "in the table" : "its strong pairs in the table"])]));
+    const image = data.images[name] ? [make("span", "image large " + data.images[name])] : [];
+    const sides = [["helps", isTrain ? "helps these test examples" : "these training examples help it"], ["harms", isTrain ? "harms these test examples" : "these training examples harm it"]];
+    return [
+      make("div", "example", image.concat([make("div", "", [title].concat(facts))])),
+      make("div", "sides", sides.map(function ([side, text]) {
+        const rows = found[side].map((effect) => make("li", "", [hop(isTrain ? "test" : "train", effect)]));
+        return make("div", side, [make("h3", "", [text]), rows.length ? make("ul", "", rows) : make("p", "quiet", ["none"])]);
+      })),
+    ];
+  }
+  function hop(split, [index, label, value, error]) {
+    const name = split + "-" + index, isInside = Object.hasOwn(data.panels, name);
+    const image = pictured.has(split) ? [make("span", "image small " + (data.images[name] || "absent"))] : [];
+    const who = make("span", "who", [make("b", "", [String(index)])]);
+    if (label !== null) who.append(make("span", "quiet", [className(label, true)]));
+    const bar = make("span", "bar");
+    bar.style.width = Math.min(100, 100 * Math.abs(value) / data.largestEffect).toFixed(1) + "%";
+    const amount = make("span", "amount", [make("span", "value", [signed(value) + " ", make("small", "", ["\u00b1 " + decimals(error)])]), bar]);
+    const row = link("#" + name, isInside ? "hop" : "hop out", image.concat([who, amount]));
+    row.title = isInside ? "open its panel" : "it has no panel: find it in the table";
+    return row;
+  }
+  document.getElementById("panel-back").addEventListener("click", () => history.back());
+  document.getElementById("panel-close").addEventListener("click", closePanel);
+  panel.addEventListener("cancel", (event) => { event.preventDefault(); closePanel(); });
+  panel.addEventListener("click", (event) => { if (event.target === panel) closePanel(); });
 
   // ---- galleries and navigation ------------------------------------------------------------------------------------
   function showPanel(number) {

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from heldout.report import figures, influence_scan
-from heldout.scoring import reliability
+from heldout.report import drawing, figures, influence_scan, reliability_figures
+from heldout.scoring import reliability_files
 from tests.heldout.report import simulated
 
 
@@ -26,9 +26,9 @@ def charts():
         figures.accuracy_scatter(scores),
         figures.influence_bulk(scan),
         figures.influence_tails(scan),
-        figures.consistency_histogram(saved.consistency.score),
+        figures.consistency_histogram(saved.consistency),
         figures.consistency_by_ratio(saved.consistency),
-        figures.heldout_accuracy(np.array([0.1, 0.5]), np.array([0.9, 0.95]), np.array([0.01, 0.005])),
+        reliability_figures.heldout_accuracy(np.array([0.1, 0.5]), np.array([0.9, 0.95]), np.array([0.01, 0.005])),
     ]
 
 
@@ -42,7 +42,7 @@ def test_pictures_hold_a_drawing(charts):
 def test_drawings_suit_a_page(charts):
     for chart in charts:
         xml.etree.ElementTree.fromstring(chart.svg)  # raises where it is not well formed
-        assert not re.search("|".join(figures.PALETTE.values()), chart.svg, re.IGNORECASE), chart.name
+        assert not re.search("|".join(drawing.PALETTE.values()), chart.svg, re.IGNORECASE), chart.name
         assert "var(--" in chart.svg
         assert "DejaVu" not in chart.svg
         assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
@@ -81,7 +81,8 @@ def test_histogram_bars_begin_at_round_numbers():
         yaxis = property(lambda self: self)
 
     axes = Axes()
-    figures._histogram(axes, np.array([0.15, 3 / 20, 0.1499, 1.0, -0.05]), lowest=-0.05, highest=1.0)
+    values = np.array([0.15, 3 / 20, 0.1499, 1.0, -0.05])
+    figures._histogram(axes, values, np.zeros(5), lowest=-0.05, highest=1.0)
     assert axes.counts[0.175] == 2
     assert axes.counts[0.125] == 1
     assert axes.counts[0.975] == 1
@@ -128,7 +129,7 @@ def test_bars_span_no_influence_beyond_1(monkeypatch):
         draw(axes)
         drawn.append((axes.patches, axes.get_xlim()))
 
-    monkeypatch.setattr(figures, "_chart", keep)
+    monkeypatch.setattr(drawing, "chart", keep)
     figures.influence_tails(scan)
     figures.influence_bulk(scan)
     for patches, limits in drawn:
@@ -142,28 +143,6 @@ def test_bars_span_no_influence_beyond_1(monkeypatch):
         assert 1 <= limits[1] < 1.03
 
 
-@pytest.mark.parametrize(
-    ("correlation", "predicted", "lowest"), [(0.5, True, 0), (0.01, False, 0), (-0.3, False, -0.3)]
-)
-def test_reliability_is_extrapolated_only_where_it_tells_something(monkeypatch, correlation, predicted, lowest):
-    seen = []
-
-    def keep(name, draw):
-        from matplotlib.figure import Figure
-
-        axes = Figure().add_subplot()
-        draw(axes)
-        seen.append((axes.get_legend_handles_labels()[1], axes.get_ylim()))
-
-    monkeypatch.setattr(figures, "_chart", keep)
-    values = np.full((1, 5), correlation)
-    found = reliability.Reliability(np.array([8]), values, values, np.full((1, 5), 1000), num_ratios=1)
-    figures.split_half_reliability(found, 0.9)
-    ((labels, limits),) = seen
-    assert ("predicted" in labels) == predicted
-    assert limits == (lowest, 1.02)
-
-
 def test_one_wrong_run_leaves_no_hole_at_zero():
     runs_in, runs_out = 280, 120
     values = np.zeros(influence_scan.NUM_BINS, np.int64)
@@ -174,6 +153,45 @@ def test_one_wrong_run_leaves_no_hole_at_zero():
     factor = figures._bin_factor(dataclasses.replace(scan, typical_step=1 / runs_out), 0.0)
     centres, sums = figures._coarser(values, factor)
     assert sums[centres == 0] == 1000
+
+
+def test_errors_of_counts_are_those_of_values_that_move(monkeypatch):
+    monkeypatch.setattr(figures, "_BLOCK", 7)
+    generator = np.random.default_rng(2)
+    values, spread = generator.uniform(0, 1, 40), generator.choice([0, 0.02, 0.1], 40)
+    edges = np.linspace(0, 1, 6)
+    draws = 20_000
+    moved = values + spread * generator.standard_normal((draws, 40))
+    bins = np.clip(np.digitize(moved, edges) - 1, 0, 4)
+    counts = np.stack([(bins == one).sum(axis=1) for one in range(5)], axis=1)
+    # A standard deviation of so many draws has a relative error of 1 / sqrt(2 draws), 0.005.
+    np.testing.assert_allclose(figures.count_errors(values, spread, edges), counts.std(axis=0), rtol=0.025)
+    np.testing.assert_array_equal(figures.count_errors(values, np.zeros(40), edges), np.zeros(5))
+
+
+def test_a_mean_by_ratio_has_the_error_of_its_ratio(monkeypatch):
+    drawn = []
+
+    def keep(name, draw):
+        from matplotlib.figure import Figure
+
+        axes = Figure().add_subplot()
+        draw(axes)
+        drawn.append([one for one in axes.containers if hasattr(one, "has_yerr")])
+
+    monkeypatch.setattr(drawing, "chart", keep)
+    consistency = simulated.saved().consistency
+    accuracy = [
+        reliability_files.HeldoutAccuracy(0.8, 30, 0.7, 0.05),
+        reliability_files.HeldoutAccuracy(0.3, 1, 0.7, 9),
+    ]
+    figures.consistency_by_ratio(consistency, accuracy)
+    ((bars,),) = drawn
+    (segments,) = (lines.get_segments() for lines in bars.lines[2])
+    ends = {round(one[0][0], 6): one[:, 1] for one in segments if len(one) and np.isfinite(one).all()}
+    assert list(ends) == [0.8]
+    mean = np.nanmean(consistency.profile[1])
+    np.testing.assert_allclose(ends[0.8], [mean - 0.1, mean + 0.1])
 
 
 def test_many_examples_become_a_density(monkeypatch):
@@ -196,7 +214,7 @@ def test_scores_without_values_can_be_drawn():
         figures.accuracy_scatter(scores),
         figures.influence_bulk(scan),
         figures.influence_tails(scan),
-        figures.consistency_histogram(np.full(5, np.nan)),
+        figures.consistency_histogram(dataclasses.replace(saved.consistency, score=values)),
     ):
         assert chart.png
 

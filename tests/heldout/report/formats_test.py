@@ -1,6 +1,7 @@
 """Tests of heldout.report.formats."""
 
 import numpy as np
+import pytest
 
 from heldout.report import formats
 
@@ -53,3 +54,10 @@ def test_undefined_counts_both_sides():
     assert formats.undefined(np.array([1, 2]), np.array([3, 1])) == ""
     sentence = formats.undefined(np.array([0, 2, 2]), np.array([3, 0, 0]))
     assert "2 have no held-out run and 1 was never trained on" in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.98251, "0.983"), (-0.02, "\u22120.020"), (-0.0002, "0.000"), (1.0, "1.000")]
+)
+def test_correlations(value, text):
+    assert formats.correlation(value) == text

@@ -98,11 +98,11 @@ def test_every_embedded_image_is_there_once(pictured):
     assert set(named.values()) == set(rules)
     bodies = re.findall(r"base64,([^)]*)\)", pictured)
     assert len(bodies) == len(set(bodies)) == len(rules)
-    assert f"train:{simulated.MEMORIZED}" in named
-    assert f"test:{simulated.DEPENDENT_TEST}" in named
+    assert f"train-{simulated.MEMORIZED}" in named
+    assert f"test-{simulated.DEPENDENT_TEST}" in named
     assert len(re.findall(r'class="image i\d+', pictured)) >= len(rules) - 1
-    if {"train:0", "train:1"} <= named.keys():
-        assert named["train:0"] == named["train:1"]
+    if {"train-0", "train-1"} <= named.keys():
+        assert named["train-0"] == named["train-1"]
 
 
 def test_without_a_data_set_it_says_what_to_pass():
@@ -205,7 +205,7 @@ def test_strong_harm_is_a_story():
     values[3, 9], values[4, 2] = -0.5, 0.25
     scores = simulated.with_influence(saved.ratios[0.5], values)
     text = _page(dataclasses.replace(saved, ratios={0.5: scores}))
-    assert text.index('href="#pairs?test=9"') < text.index('href="#pairs?test=2"')
+    assert text.index('href="#test-9"') < text.index('href="#test-2"')
     assert "nothing: no value is above zero" in text
     assert re.findall(r'class="arrow" style="width:([\d.]+)%"', text) == ["100.0", "50.0"]
 

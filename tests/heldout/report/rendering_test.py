@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from heldout.report import page, rendering
-from heldout.scoring import saved_scores, score_config, score_files
+from heldout.scoring import reliability_files, saved_scores, score_config, score_files
 from tests.heldout.report import simulated
 from zoo import errors, files, layout, run_table
 
@@ -130,8 +130,29 @@ def test_render_reads_score_files(tmp_path, config):
     scores = layout.scores_directory(tmp_path, "simulated")
     config = dataclasses.replace(config, scores=str(scores))
     result = rendering.render(config)
-    assert "<h1>simulated</h1>" in result.html_path.read_text("utf-8")
+    text = result.html_path.read_text("utf-8")
+    assert "<h1>simulated</h1>" in text
+    assert '<section id="reliability">' in text
+    drawn = {path.stem for path in result.png_paths if path.stem.startswith("reliability")}
+    assert drawn == {f"reliability_{name}" for name in (*reliability_files.STATISTICS, "strongest_pairs")}
     assert rendering.render(config).up_to_date
+    path = scores / reliability_files.NAME
+    files.write_json(path, {**files.read_json(path), "num_draws": 77})
+    assert not rendering.render(config).up_to_date
+    path.unlink()
+    result = rendering.render(config)
+    assert '<section id="reliability">' not in result.html_path.read_text("utf-8")
+    assert len(result.png_paths) == 6
+
+
+def test_a_report_from_before_an_option_was_there_is_made_again(saved, config, report):
+    record = files.read_json(report / "report.json")
+    del record["options"]["options"]["num_panels"]
+    files.write_json(report / "report.json", record)
+    assert rendering.render_scores(saved, config).up_to_date
+    fewer = dataclasses.replace(config, options=page.PageOptions(num_panels=3))
+    with pytest.raises(errors.MismatchError, match='"num_panels": 3'):
+        rendering.render_scores(saved, fewer)
 
 
 def test_a_page_of_another_origin_is_refused(saved, config, tmp_path):
@@ -240,6 +261,7 @@ def test_unknown_ratio_is_refused(saved, config):
         {"num_effects": -1},
         {"max_pairs": 0},
         {"max_examples": 0},
+        {"num_panels": -1},
         {"pairs_influence": 0.0},
         {"pairs_influence": float("nan")},
         {"pairs_memorization": 1.5},

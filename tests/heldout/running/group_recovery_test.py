@@ -53,6 +53,9 @@ def test_a_group_may_lose_its_machine_three_times():
     recover = group_recovery.GroupRecovery()
     for _ in range(3):
         recover(loss([3, 4], GONE))
+        assert [task["run_ids"] for task in recover(loss([5], GONE)).tasks] == [[5]]
+    with pytest.raises(dispatch.WorkerError, match=r"^the run 0\.7/5 lost its worker 4 times: machine m went away"):
+        recover(loss([5], GONE))
     with pytest.raises(dispatch.WorkerError, match=r"(?s)^the group of runs 0\.7/3, 0\.7/4 lost .* 4 times.*words"):
         recover(loss([3, 4], GONE))
 

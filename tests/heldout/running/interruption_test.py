@@ -92,11 +92,12 @@ def test_the_end_raises_nothing_where_no_signal_has_come():
         stop.end()
 
 
-def test_what_is_held_is_finished_before_the_first_signal_ends(capfd):
+@pytest.mark.parametrize("grace_s", [0.0, 0.3])  # what is held need not be done in the time that tasks have
+def test_what_is_held_is_finished_before_the_first_signal_ends(capfd, grace_s):
     done = []
 
     def work():
-        with interruption.Interruption() as stop, stop.held("the table is being written"):
+        with interruption.Interruption(grace_s) as stop, stop.held("the table is being written"):
             send()
             sleep_for(1.5)
             done.append(True)
@@ -134,17 +135,29 @@ def test_a_second_signal_ends_the_grace():
     assert interrupted(60, signal.SIGINT, signal.SIGINT) < 5
 
 
+def test_an_end_that_has_been_raised_is_not_raised_again_when_the_grace_is_over():
+    done = []
+    with interruption.Interruption(0.3) as stop:
+        send()
+        with pytest.raises(Ended):
+            stop.end()
+        sleep_for(0.8)
+        done.append(True)
+    assert done == [True]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_exception_that_a_destructor_has_dropped_is_raised_again():
+@pytest.mark.parametrize("grace_s", [0.0, 0.1])
+def test_an_exception_that_a_destructor_has_dropped_is_raised_again(grace_s):
     class Dropped:
         def __del__(self):
             send()
-            sleep_for(0.1)
+            sleep_for(0.1 + 3 * grace_s)
 
     dropped = []
 
     def work():
-        with interruption.Interruption():
+        with interruption.Interruption(grace_s):
             Dropped()
             dropped.append(True)
             sleep_for(10)

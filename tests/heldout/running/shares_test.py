@@ -55,6 +55,7 @@ def test_tasks_of_a_cluster_are_numbered_chief_first():
         ({"TF_CONFIG": '{"cluster": [], "task": {"type": "worker", "index": 0}}'}, "cannot be read"),
         (environment({"type": "ps", "index": 0}, ps=["a:1"]), "task 'ps' trains nothing"),
         (environment({"type": "worker", "index": 1}, worker=["a:1"]), "no task worker 1"),
+        (environment({"type": "worker", "index": -1}, worker=["a:1", "b:1"]), "no task worker -1"),
         (environment({"type": "worker", "index": "0"}, worker=["a:1"]), "no task worker '0'"),
         (environment({"type": "worker", "index": True}, worker=["a:1", "b:1"]), "no task worker True"),
     ],

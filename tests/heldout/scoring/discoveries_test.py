@@ -103,12 +103,25 @@ def test_lists_and_adjusted_p_values_are_those_of_scipy(method):
         assert found.threshold == p_values[adjusted <= rate].max()
 
 
+def test_weights_are_those_of_the_papers():
+    for num_tests in (1, 2, 7, 1000):
+        exact = float(sum(fractions.Fraction(1, i) for i in range(1, num_tests + 1)))
+        assert discoveries.weight(num_tests, "benjamini_yekutieli") == pytest.approx(exact, rel=1e-12)
+        assert discoveries.weight(num_tests, "benjamini_hochberg") == 1
+    assert discoveries.weight(5 * 10**8, discoveries.OF_PAIRS) == pytest.approx(20.607, abs=0.001)
+
+
 def test_what_has_no_p_value_is_no_test():
     p_values = np.array([[0.01, np.nan], [0.024, 0.9]])
     found = discoveries.false_discovery(p_values, rate=0.05)
     assert found.is_discovery.tolist() == [[True, False], [True, False]]
     assert found.num_tests == 3
     np.testing.assert_allclose(discoveries.adjusted_p_values(p_values), [[0.03, np.nan], [0.036, 0.9]])
+
+
+def test_a_p_value_at_the_cut_itself_is_listed():
+    assert discoveries.false_discovery(np.array([0.125, 0.5]), rate=0.25).is_discovery.tolist() == [True, False]
+    assert discoveries.false_discovery(np.array([0.25, 0.25]), rate=0.25).is_discovery.all()
 
 
 def test_empty_lists():
@@ -135,8 +148,9 @@ def test_p_values_up_to_a_bound_give_the_list_of_the_whole_family():
 def test_a_bound_that_would_decide_is_refused():
     kept = np.full(100, 1e-4)
     # The 101st of 1000 p-values may be as large as 0.00505: unknown beyond the bound of 0.001.
-    with pytest.raises(errors.InvalidValueError, match=r"bound: got 0\.001, .* keep all up to 0\.05"):
-        discoveries.false_discovery(kept, 1000, 0.05, bound=0.001)
+    for bound in (0.001, 0.003, 0.00502):
+        with pytest.raises(errors.InvalidValueError, match=rf"bound: got {bound:.3g}, .* keep all up to 0\.05"):
+            discoveries.false_discovery(kept, 1000, 0.05, bound=bound)
     assert discoveries.false_discovery(kept, 1000, 0.05, bound=0.0051).is_discovery.all()
 
 
@@ -178,6 +192,31 @@ def test_runs_of_unequal_quality_do_not_raise_the_share_of_false_entries():
         shares.append(listed[num_effects:].sum() / max(1, listed.sum()))
     assert np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(60)
     assert np.mean(shares) > 0  # false entries do occur
+
+
+@pytest.mark.parametrize("method", discoveries.METHODS)
+def test_pairs_whose_test_examples_are_alike_do_not_raise_the_share_of_false_entries(method):
+    """Ten test examples at a time hang on one taste of the run, half of them the other way round."""
+    generator = np.random.default_rng(5)
+    num_runs, num_train, num_test, num_zoos, shares, powers = 2000, 40, 60, 40, [], []
+    sign = np.where(np.arange(num_test) % 10 < 5, 1, -1)
+    for _ in range(num_zoos):
+        mask = np.argsort(generator.random((num_runs, num_train)), axis=1) < num_train // 2
+        tastes = np.repeat(generator.normal(size=(num_runs, num_test // 10)), 10, axis=1) * sign
+        latent = (tastes + generator.normal(size=tastes.shape)) / np.sqrt(2)
+        helped = np.arange(num_test) < 20  # test example j by training example j
+        right = latent < np.where(helped & mask[:, np.arange(num_test) % num_train], 0.7, -0.2)
+        right_in, n1 = mask.T.astype(int) @ right.astype(int), mask.sum(axis=0)[:, None]
+        p_values = discoveries.no_effect_p_values(right_in, n1, right.sum(axis=0) - right_in, num_runs - n1)
+        listed = discoveries.false_discovery(p_values, rate=0.2, method=method).is_discovery
+        is_true = np.zeros(listed.shape, bool)
+        is_true[np.arange(20), np.arange(20)] = True
+        shares.append((listed & ~is_true).sum() / max(1, listed.sum()))
+        powers.append(listed[is_true].mean())
+    assert np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(num_zoos)
+    assert np.mean(powers) > 0.8
+    if method == "benjamini_hochberg":
+        assert np.mean(shares) > 0.05  # or the family would tell nothing
 
 
 def test_memorized_examples_are_listed_from_counts():

@@ -68,12 +68,21 @@ def test_a_whole_matrix(ratio):
     assert len(plain_pairs(ratio, False)) > 5
 
 
-def test_a_whole_matrix_is_searched_in_blocks_and_up_to_a_limit(ratio, monkeypatch):
+def test_a_whole_matrix_is_searched_in_blocks(ratio, monkeypatch):
     monkeypatch.setattr(influence_sources, "_SEARCH_BYTES", 1)
     assert as_set(whole(ratio).high_pairs(*LEAST)) == plain_pairs(ratio, False)
-    monkeypatch.setattr(influence_sources, "MAX_PAIRS", 3)
-    with pytest.raises(errors.InvalidValueError, match=r"a: more than 3 pairs reach pairs_influence 0\.2 and"):
-        whole(ratio).high_pairs(*LEAST)
+
+
+def test_more_pairs_than_a_selection_may_have_are_refused(ratio, tmp_path, monkeypatch):
+    for source in (whole(ratio), within(ratio, tmp_path)):
+        number = source.high_pairs(*LEAST).shape[1]
+        monkeypatch.setattr(influence_sources, "MAX_PAIRS", number)
+        assert source.high_pairs(*LEAST).shape[1] == number
+        monkeypatch.setattr(influence_sources, "MAX_PAIRS", number - 1)
+        message = rf"{source.path}: more than {number - 1} pairs reach pairs_influence 0\.2 and pairs_memorization 0\.1"
+        with pytest.raises(errors.InvalidValueError, match=message):
+            source.high_pairs(*LEAST)
+        monkeypatch.undo()
 
 
 def test_a_class_wise_file(ratio, tmp_path):
@@ -86,6 +95,22 @@ def test_a_class_wise_file(ratio, tmp_path):
     assert source.shape == (simulated.NUM_TRAIN, simulated.NUM_TEST)
     assert as_set(source.high_pairs(*LEAST)) == plain_pairs(ratio, True)
     assert plain_pairs(ratio, True)
+
+
+@pytest.mark.parametrize("least", [0.15, 0.35, 0.7])  # float32 has larger and smaller numbers for them
+def test_what_just_reaches_a_threshold_is_high_whatever_holds_it(ratio, tmp_path, least):
+    """A list has float64, which was made of float32."""
+    values = ratio.subset_influence.copy()
+    values[3, 6], values[3, 9] = np.float32(least), np.nextafter(np.float32(least), np.float32(0))
+    ratio = dataclasses.replace(ratio, subset_influence=values)
+    chosen = np.array([[3, 3], [6, 9]])
+    pairs = published_formats.HighInfluencePairs(
+        *chosen, values[tuple(chosen)].astype(np.float64), ratio.memorization.values[chosen[0]]
+    )
+    for source in (whole(ratio), within(ratio, tmp_path), influence_sources.ListedPairs(PATH, pairs)):
+        found = as_set(source.high_pairs(least, -1.0))
+        assert (3, 6) in found
+        assert (3, 9) not in found
 
 
 def test_a_list(ratio):

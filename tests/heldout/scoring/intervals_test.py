@@ -139,6 +139,20 @@ def test_a_mean_of_one_ratio_is_that_ratio_and_ratios_without_runs_do_not_count(
     np.testing.assert_allclose(mean.high, alone.high)
 
 
+def test_an_interval_that_leaves_out_the_estimate_has_no_distance_on_that_side():
+    """At a level of 2 % the Jeffreys interval of 1 in 5 lies above 0.2, that of 4 in 5 below 0.8."""
+    low1, high1 = stats.beta.ppf([0.49, 0.51], 1.5, 4.5)
+    low0, high0 = stats.beta.ppf([0.49, 0.51], 4.5, 1.5)
+    assert low1 > 0.2
+    assert high0 < 0.8
+    found = intervals.difference([1], [5], [4], [5], level=0.02)
+    assert found.low[0] == pytest.approx(0.2 - 0.8)
+    assert found.high[0] == pytest.approx(0.2 - 0.8 + np.hypot(high1 - 0.2, 0.8 - low0))
+    mean = intervals.mean_of_proportions([[1], [1]], [[5], [5]], level=0.02)
+    assert mean.low[0] == pytest.approx(0.2)
+    assert mean.high[0] == pytest.approx(0.2 + np.hypot(high1 - 0.2, high1 - 0.2) / 2)
+
+
 def test_no_runs_have_no_interval():
     for method in intervals.DIFFERENCE_METHODS:
         found = intervals.difference([0, 1, 0, 1], [0, 2, 0, 2], [1, 0, 0, 1], [3, 0, 0, 2], method=method)
@@ -178,6 +192,8 @@ def test_what_is_no_count_is_refused():
         intervals.difference(1, 3, -1, 2)
     with pytest.raises(errors.InvalidValueError, match=r"count: got 0\.5 of 3"):
         intervals.proportion(0.5, 3)
+    with pytest.raises(errors.InvalidValueError, match=r"count: got 1 of 2\.5"):
+        intervals.proportion(1, 2.5)
     with pytest.raises(errors.InvalidValueError, match="count: got nan of 3"):
         intervals.mean_of_proportions([[np.nan]], [[3]])
 

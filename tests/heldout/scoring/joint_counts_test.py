@@ -118,9 +118,3 @@ def test_every_count_up_to_the_limit_is_exact():
     for count in (joint_counts.MAX_RUNS, joint_counts.MAX_RUNS - 1):
         assert int(np.float32(count)) == count
         assert np.rint(np.float32(count / joint_counts.MAX_RUNS) * joint_counts.MAX_RUNS) == count
-
-
-def test_compiled_and_interpreted_counts_of_bits_agree():
-    words = np.random.default_rng(3).integers(0, 1 << 64, 50, dtype=np.uint64)
-    for word in (*words, np.uint64(0), np.uint64((1 << 64) - 1), np.uint64(1 << 63)):
-        assert joint_counts._ones(word) == bin(int(word)).count("1")

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from heldout.scoring import discoveries, planning
+from heldout.scoring import discoveries, planning, scores, shrinkage
 from tests.reference import scores as reference
 from zoo import errors, run_table
 
@@ -44,7 +45,9 @@ def test_needed_runs_are_the_fewest_that_suffice():
         found = planning.runs_needed(variance, error)
         assert math.sqrt(variance / found) <= error * (1 + 1e-9)
         assert found == 1 or math.sqrt(variance / (found - 1)) > error
+    # In whole numbers; the quotients of binary fractions are 1250 and just above 50000.
     assert planning.runs_needed(0.5, 0.02) == 1250
+    assert planning.runs_needed(0.05, 0.001) == 50_000
 
 
 def test_the_best_ratio_is_that_of_a_search():
@@ -56,17 +59,50 @@ def test_the_best_ratio_is_that_of_a_search():
     assert planning.best_ratio(np.full(3, 0.2), np.full(3, 0.2)) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("method", discoveries.METHODS)
 @pytest.mark.parametrize(("num_tests", "num_discoveries", "ratio"), [(10**6, 1, 0.7), (5 * 10**8, 1000, 0.5)])
-def test_the_wanted_power_is_that_of_simulated_pairs(num_tests, num_discoveries, ratio):
-    num_runs = planning.runs_to_separate(0.15, ratio, num_tests, num_discoveries=num_discoveries, power=0.8)
+def test_the_wanted_power_is_that_of_simulated_pairs(num_tests, num_discoveries, ratio, method):
+    options = {"num_discoveries": num_discoveries, "power": 0.8, "method": method}
+    num_runs = planning.runs_to_separate(0.15, ratio, num_tests, **options)
     generator = np.random.default_rng(2)
     num_in = generator.binomial(num_runs, ratio, 10_000)
     right_in = generator.binomial(num_in, 0.5 + (1 - ratio) * 0.15)
     right_heldout = generator.binomial(num_runs - num_in, 0.5 - ratio * 0.15)
     p_values = discoveries.no_effect_p_values(right_in, num_in, right_heldout, num_runs - num_in)
-    found = np.mean(p_values <= 0.05 * num_discoveries / num_tests)
+    factor = np.log(num_tests) + np.euler_gamma if method == "benjamini_yekutieli" else 1
+    found = np.mean(p_values <= 0.05 * num_discoveries / num_tests / factor)
     # Standard error 0.004; the exact test is a little more careful than the normal approximation.
     assert 0.75 <= found <= 0.83
+
+
+def test_the_formula_by_hand():
+    # Rates of 0.9 and 0.1 about a mean of 1/2: variances of 1 without and 0.09 / 0.5 + 0.09 / 0.5 with the difference.
+    root = (stats.norm.isf(0.05 * 3 / 1000) * 1 + stats.norm.ppf(0.99) * math.sqrt(0.36)) / 0.8
+    found = planning.runs_to_separate(0.8, 0.5, 1000, num_discoveries=3, power=0.99, method="benjamini_hochberg")
+    assert found == math.ceil(root**2) == 40
+    # Uneven sides: p1 = 0.5 + 0.2 * 0.5, p0 = 0.5 - 0.8 * 0.5.
+    without, with_it = 0.25 / 0.16, 0.6 * 0.4 / 0.8 + 0.1 * 0.9 / 0.2
+    root = (stats.norm.isf(0.01 / (1 + 1 / 2 + 1 / 3)) * math.sqrt(without)) / 0.5 + stats.norm.ppf(0.95) * math.sqrt(
+        with_it
+    ) / 0.5
+    assert planning.runs_to_separate(0.5, 0.8, 3, rate=0.03, power=0.95) == math.ceil(root**2)
+
+
+def test_a_planned_pair_is_in_the_list_of_the_tables():
+    """As many runs as planned, and a pair with just the wanted difference in them: the adjusted p-value is at the rate.
+
+    With a power of a half the planned pair is the one that lies at its own expectation.
+    """
+    shape, ratio = (4000, 250), 0.5
+    num_runs = planning.runs_to_separate(0.2, ratio, shape[0] * shape[1], power=0.5)
+    n1 = num_runs // 2
+    p_values = np.ones(shape[0] * shape[1])
+    p_values[17] = discoveries.no_effect_p_values(round(0.6 * n1), n1, round(0.4 * n1), n1)
+    adjusted = discoveries.adjusted_p_values(p_values, discoveries.OF_PAIRS)[17]
+    assert 0.01 < adjusted < 0.15
+    assert discoveries.adjusted_p_values(p_values, "benjamini_hochberg")[17] < 0.01
+    of_examples = planning.runs_to_separate(0.2, ratio, p_values.size, power=0.5, method="benjamini_hochberg")
+    assert of_examples < num_runs
 
 
 def test_harder_tasks_need_more_runs():
@@ -118,9 +154,24 @@ def test_the_consistency_score_takes_runs_of_all_ratios():
     assert row.runs_needed == pytest.approx(needed, rel=0.2)
     assert row.num_runs == 60
     assert row.more_runs == 2 * row.runs_needed - 140
+    # Where one ratio has more runs than it needs, they do not make up for those of the other.
+    between = 0.02 * math.sqrt(row.runs_needed / 70)
+    row = row_of(planning.plan(planning.PlanConfig(between), table).rows, "consistency_score", "median", None)
+    assert 60 < row.runs_needed < 80
+    assert row.more_runs == row.runs_needed - 60
     assert not [
         row for row in planning.plan(planning.PlanConfig(subset_ratios=(0.5,)), table).rows if row.subset_ratio is None
     ]
+
+
+def test_cases_are_what_they_are_called():
+    table, _, _ = a_table(ratios=(0.7,))
+    rows = planning.plan_ratio(table, 0.7, 0.05).rows
+    spreads = shrinkage.expected_spreads(scores.count_sides(table, 0.7))
+    ordered = np.sort(np.sqrt(planning.run_variance(*spreads, 0.7) / 80))
+    assert row_of(rows, "memorization", "worst", 0.7).standard_error == pytest.approx(ordered[-1])
+    at_nine_tenths = row_of(rows, "memorization", "90 %", 0.7).standard_error
+    assert np.mean(ordered <= at_nine_tenths) == pytest.approx(0.9, abs=0.005)
 
 
 def test_examples_on_which_all_runs_agree_are_not_certain():
@@ -191,6 +242,8 @@ def test_single_functions_refuse_what_cannot_be():
         errors.InvalidValueError, match="num_discoveries: got 11, expected a number from 1 to that of all"
     ):
         planning.runs_to_separate(0.1, 0.5, 10, num_discoveries=11)
+    with pytest.raises(errors.InvalidValueError, match="method: got 'holm', expected one of benjamini_hochberg"):
+        planning.runs_to_separate(0.1, 0.5, 10, method="holm")
     with pytest.raises(errors.InvalidValueError, match="got 0 everywhere, expected rates other than 0 and 1"):
         planning.best_ratio(np.zeros(3), np.zeros(3))
     with pytest.raises(errors.InvalidValueError, match=r"subset_ratio is 0\.6, but e has runs at"):

@@ -96,3 +96,9 @@ def test_other_ranges_are_refused(start, stop):
         errors.InvalidValueError, match=f"examples {start} to {stop}: expected .*0 to 24.*multiple of 8"
     ):
         run_words.of_examples(bits, start, stop)
+
+
+def test_bits_that_are_set_are_counted():
+    words = np.random.default_rng(3).integers(0, 1 << 64, 50, dtype=np.uint64)
+    for word in (*words, np.uint64(0), np.uint64((1 << 64) - 1), np.uint64(1 << 63)):
+        assert run_words.ones(word) == bin(int(word)).count("1")

@@ -55,6 +55,17 @@ def test_a_folder_of_one_ratio_needs_none_and_may_lack_the_matrix(tmp_path):
     assert found.shape[1] > 0
     np.testing.assert_array_equal(found, whole.influence.high_pairs(0.15, 0.25))
     np.testing.assert_array_equal(listed.influence.values(*found), whole.influence.values(*found))
+    np.testing.assert_array_equal(listed.influence.high_pairs(-np.inf, -np.inf), found)
+    for thresholds, message in (
+        (
+            (0.1, 0.25),
+            r"pairs_influence: got 0\.1, but .* lists pairs from 0\.15 on; give --pairs_influence=0\.15",
+        ),
+        ((0.2, 0.0), r"pairs_memorization: got 0, but .* lists pairs from 0\.25 on"),
+    ):
+        assert whole.influence.high_pairs(*thresholds).shape[1] > 0
+        with pytest.raises(errors.InvalidValueError, match=message):
+            listed.influence.high_pairs(*thresholds)
 
 
 def test_published_files(folder, saved, tmp_path):

@@ -116,6 +116,34 @@ def test_rates_of_zero_and_one_are_not_certain():
     assert (found.local_false_sign_rate > 0).all()
 
 
+def test_cells_are_finer_towards_zero_and_one():
+    counts, _ = simulated(10, num_examples=50)
+    edges = shrinkage.shrink(counts, num_cells=4, num_iterations=1).prior.edges
+    np.testing.assert_allclose(edges, [0, (2 - np.sqrt(2)) / 4, 0.5, (2 + np.sqrt(2)) / 4, 1], atol=1e-12)
+
+
+def test_blocks_of_examples_do_not_matter(monkeypatch):
+    counts, _ = simulated(10, num_examples=205)
+    whole = columns(shrinkage.shrink(counts))
+    monkeypatch.setattr(shrinkage, "_BLOCK", 50)
+    np.testing.assert_allclose(columns(shrinkage.shrink(counts)), whole, rtol=1e-9)
+    spreads = shrinkage.expected_spreads(counts, num_iterations=200)
+    np.testing.assert_allclose(spreads, whole[4:], rtol=1e-9)
+
+
+def test_the_prior_is_fitted_to_examples_from_everywhere(monkeypatch):
+    """The data sets of this world are often sorted, by class for instance."""
+    counts, truth = simulated(60, num_examples=3000)
+    order = np.argsort(truth, kind="stable")
+    ordered = scores.SideCounts(*(getattr(counts, name)[order] for name in vars(counts)))
+    whole = shrinkage.shrink(ordered).posterior_mean
+    monkeypatch.setattr(shrinkage, "_MAX_FITTED", 600)
+    few = shrinkage.shrink(ordered).posterior_mean
+    # A fifth of the examples says much the same; what moves is below the error of the estimates themselves.
+    error = np.sqrt(np.mean((whole - truth[order]) ** 2))
+    assert np.sqrt(np.mean((few - whole) ** 2)) < 0.3 * error
+
+
 def test_examples_keep_their_posteriors_in_another_order_and_without_runs_have_none():
     counts, _ = simulated(6, num_examples=400)
     order = np.random.default_rng(1).permutation(400)

@@ -1,5 +1,6 @@
 """Tiles that worker processes compute, here and on a Ray cluster whose workers are killed."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from heldout.running import dispatch, runners, workers
-from heldout.scoring import influence_files, influence_parts, saved_scores, score_config
+from heldout.scoring import influence_files, influence_parts, influence_pass, saved_scores, score_config
 from zoo import errors, run_table
 
 _TILE = influence_parts._TILE_ROWS
@@ -72,6 +73,36 @@ def test_a_worker_computes_what_the_program_would(tmp_path):
     ]
     assert all(folder.is_done(tile) for tile in influence_parts.tiles(runs.num_train))
     influence_files.write(config(directory), runs, 0.7, PROVENANCE, {}, lambda *_: None)
+    assert contents(directory) == contents(tmp_path / "alone")
+
+
+def test_tiles_that_are_missing_are_handed_to_workers(tmp_path, monkeypatch):
+    """As on a cluster, but with processes of this machine; what they leave out is nobody's then."""
+    runs = table(3)
+    write(tmp_path / "alone", runs)
+    opened = runners.opened
+
+    @contextlib.contextmanager
+    def here(runner, device):
+        assert (runner.name, device) == (runners.RAY, "cpu")
+        with opened(runners.Runner(), device, workers_wanted=2) as runner:
+            yield runner
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        influence_files.write(config(directory), runs, 0.7, PROVENANCE, {}, stop)
+    monkeypatch.setattr(runners, "opened", here)
+    monkeypatch.setattr(influence_pass, "compute_tile", None)  # of this process, which must not need it
+    done = []
+    on_cluster = config(directory, runner=runners.Runner(runners.RAY))
+    influence_files.write(on_cluster, runs, 0.7, PROVENANCE, {}, lambda *rows: done.append(rows[0]))
+    # The first tile was there; the two others come in any order, then all are gone through once more.
+    assert done[:2] in ([2 * _TILE, runs.num_train], [2 * _TILE - 100, runs.num_train])
+    assert done[2:] == [_TILE, 2 * _TILE, runs.num_train]
     assert contents(directory) == contents(tmp_path / "alone")
 
 

@@ -1,10 +1,13 @@
 """Intervals and adjusted p-values of a small zoo, against SciPy and against the family of all pairs."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from heldout.scoring import intervals, scores, uncertainty
+from heldout.scoring import influence_summary, intervals, scores, uncertainty
 from tests.heldout.report import simulated
 
 
@@ -80,6 +83,42 @@ def test_of_pairs_is_the_cut_of_the_whole_family(ratio):
     expected = intervals.difference(k1[known], n1[known], (t - k1)[known], len(mask) - n1[known])
     np.testing.assert_allclose(found.low[known], expected.low, atol=1e-12)
     np.testing.assert_allclose(found.high[known], expected.high, atol=1e-12)
+
+
+def test_pairs_are_judged_in_blocks(ratio, monkeypatch):
+    train, test = (index.ravel() for index in np.indices(ratio.subset_influence.shape))
+    whole = uncertainty.of_pairs(ratio, train, test, ratio.subset_influence.ravel()).adjusted_p_value
+    monkeypatch.setattr(uncertainty, "_BLOCK", 3)
+    found = uncertainty.of_pairs(ratio, train, test, ratio.subset_influence.ravel()).adjusted_p_value
+    np.testing.assert_array_equal(found, whole)
+    p_values = uncertainty._p_values(ratio, ratio.influence.candidates)
+    assert (p_values[ratio.influence.candidates.value > 0] < 0.1).all()  # all have been looked at
+    assert (p_values < 1).sum() > 6
+
+
+def test_pairs_of_a_large_data_set_are_found(ratio):
+    """Of 5 * 10^9 pairs, more than 32 bits can number."""
+    num_train, num_test = 100_000, 50_000
+    sides = np.full(num_train, 20)
+    nothing = np.zeros(num_train)
+    train, test = np.array([7, 50_000, 99_999], np.int32), np.array([5, 0, 49_999], np.int32)
+    candidates = influence_summary.PairList(train, test, np.ones(3, np.float32))
+    large = dataclasses.replace(
+        ratio,
+        num_runs=40,
+        memorization=scores.Scores(nothing, sides, sides, nothing),
+        accuracy_in=nothing,
+        accuracy_heldout=nothing,
+        test_accuracy=np.full(num_test, 0.5),
+        influence=dataclasses.replace(ratio.influence, candidates=candidates),
+        subset_influence=None,
+    )
+    asked = np.array([7, 7, 50_000, 99_999, 99_999]), np.array([5, 6, 0, 49_998, 49_999])
+    found = uncertainty.of_pairs(large, *asked, np.ones(5, np.float32)).adjusted_p_value
+    # All 20 right runs among the 20 of 40 that trained on the example; three of 5 * 10^9 pairs.
+    number = num_train * num_test
+    expected = number * (np.log(number) + np.euler_gamma) / 3 / math.comb(40, 20)
+    np.testing.assert_allclose(found, [expected, 1, expected, 1, expected], rtol=1e-6)
 
 
 def test_no_pairs_at_all(ratio):

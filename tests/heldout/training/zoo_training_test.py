@@ -311,6 +311,7 @@ def test_another_label_order_is_another_recipe(trained, tmp_path):
         ({"subset_ratios": (1.2,)}, "1.2"),
         ({"workers": 0}, "--workers=0"),
         ({"runs_per_group": 0}, "--runs_per_group=0"),
+        ({"strategy": "Mirrored", "workers": None}, "--strategy=Mirrored: expected one of none, mirrored, tpu,"),
         ({"strategy": "mirrored", "num_replicas": 2, "workers": 2}, "one process has all replicas"),
         ({"strategy": "mirrored", "workers": None}, "--num_replicas=None: goes with --strategy=mirrored"),
         ({"num_replicas": 2}, "--num_replicas=2: goes with --strategy=mirrored or multi_worker"),
