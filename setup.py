@@ -95,6 +95,7 @@ setuptools.setup(
         "estimators",
         "estimators.curvature",
         "estimators.derivatives",
+        "estimators.projections",
         "zoo",
         "zoo.archive",
         "zoo.remote",

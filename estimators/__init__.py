@@ -8,4 +8,17 @@ From the bottom upwards; each line uses those above it.
     examples        inputs and labels, read in batches
     derivatives/    gradients of single examples
     curvature/      curvature of the training objective, and its damped inverse
+    projections/    gradients of single examples, projected at random
+    trak            attribution by linearised models with projected gradients
+    score_matrix    scores [num_train, num_test] with their labels, sign and unit
+    solving         what settings of a solver turn into a solver
+    solvers         solvers by name, with their settings
+    artifacts       files of factors and score matrices; the only module that touches files
+    gradient_products    gradients of training examples times given vectors, streamed
+    influence_functions  what leaving one example out would do
+    group_effects        what leaving groups out would do, to first and second order
+    gradient_similarity  inner products and cosines of gradients
+    tracin               their sums over checkpoints
+    early_scores         EL2N and GraNd
+    representer_points   a prediction as a sum over training examples
 """

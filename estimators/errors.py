@@ -23,3 +23,7 @@ class SolverError(EstimatorError, ArithmeticError):
 
 class MismatchError(EstimatorError, ValueError):
     """Two things that must agree do not: shapes, factors and the weights that they are of."""
+
+
+class DamagedArtifactError(EstimatorError, ValueError):
+    """A stored factor or score matrix is not what was written."""

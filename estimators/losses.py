@@ -38,7 +38,7 @@ class Loss:
 
 
 def _cross_entropy(predictions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=predictions)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int64), logits=predictions)
 
 
 def _check_classes(labels: np.ndarray, num_outputs: int) -> None:
@@ -56,7 +56,9 @@ def _check_classes(labels: np.ndarray, num_outputs: int) -> None:
 
 
 def _sample_classes(predictions: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_categorical(predictions, 1, seed, dtype=tf.int32)[:, 0]
+    drawn = tf.random.stateless_categorical(predictions, 1, seed, dtype=tf.int32)[:, 0]
+    # Of logits that are no numbers, one beyond the last class is drawn: its loss would be refused before it is NaN.
+    return tf.minimum(drawn, predictions.shape[1] - 1)
 
 
 def _expected_classes(predictions: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

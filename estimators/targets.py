@@ -115,13 +115,24 @@ def of(
     loss = losses.find(loss)
     measured_name, measured_function = losses.measure(measured, loss)
     return Target(
-        predict=predict or inference(model),
+        predict=_in_full(predict or inference(model)),
         parameters=chosen,
         loss=loss,
         measured_name=measured_name,
         measured=measured_function,
         weight_decay=tuple(_decay(weight_decay, parameter) for parameter in chosen),
     )
+
+
+def _in_full(predict: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Predictions in float32 at least: losses are differences of numbers that 16 bits do not tell apart."""
+
+    def full(inputs: Any) -> Any:
+        found = predict(inputs)
+        is_half = tf.is_tensor(found) and found.dtype.is_floating and found.dtype.size < 4
+        return tf.cast(found, tf.float32) if is_half else found
+
+    return full
 
 
 def _decay(

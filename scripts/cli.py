@@ -16,10 +16,12 @@ so that `python -m scripts.NAME` and the console command NAME behave alike. Exit
     3    data that is not what it must be by its digests or checksums
     4    a server that cannot be reached or fails
     130  interrupted
+    141  nobody reads the output any more
     143  terminated
 """
 
 from collections.abc import Callable, Collection, Sequence
+import os
 import re
 import shlex
 import signal
@@ -60,8 +62,7 @@ def launch(module_name: str, run: Callable[[Sequence[str]], int | None], shared_
     module = sys.modules[module_name]
     own = [flags.FLAGS[name] for name in shared_flags] + flags.FLAGS.get_flags_for_module(module)
     if any(argument in ("--help", "-help", "-h", "-?") for argument in sys.argv[1:]):
-        print(_help(module, own))
-        sys.exit(0)
+        sys.exit(_until_nobody_reads(lambda: print(_help(module, own), flush=True)))
     signal.signal(signal.SIGTERM, _terminate)
     known = {flag.name for flag in own}
     app.run(lambda argv: sys.exit(_guarded(run, argv)), flags_parser=lambda argv: _parse(known, argv))
@@ -86,10 +87,22 @@ def _parse(known: Collection[str], argv: list[str]) -> list[str]:
     return rest
 
 
+def _until_nobody_reads(body: Callable[[], int | None]) -> int | None:
+    """Runs a body; where its output goes to a program such as `head` that reads no further, it ends without a word."""
+    try:
+        found = body()
+        sys.stdout.flush()
+        return found
+    except BrokenPipeError:
+        # Python would try once more to write what is left, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
 def _guarded(run: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # libraries report every file they open as news
     try:
-        return run(argv) or 0
+        return _until_nobody_reads(lambda: run(argv)) or 0
     except (errors.HeldoutError, OSError) as error:
         print(f"error: {errors.explain(error)}", file=sys.stderr)
         return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 1)

@@ -114,19 +114,20 @@ def run(argv: Sequence[str]) -> int:
     )
     terminal.quiet_tensorflow(config.dataset or recipes.default_dataset(zoo, config.experiment))
     summary = terminal.compute_scores(config)
+    if config.cross_class:  # before anything is printed: a reader such as `head` may end the program there
+        pictures = {ratio: cross_class_map.update(summary.directory, ratio) for ratio in summary.subset_ratios}
     saved = score_files.load_scores(summary.directory)
     for ratio in summary.subset_ratios:
         print("\n" + report.text_summary(saved, subset_ratio=ratio))
         if config.cross_class:
-            _report_classes(summary.directory, ratio)
+            _report_classes(summary.directory, ratio, pictures[ratio])
         if config.margin_influence:
             _report_margins(summary.directory, ratio)
     return 1 if any(problem.state == "damaged" for problem in summary.problems) else 0
 
 
-def _report_classes(directory: pathlib.Path, ratio: float) -> None:
-    """Draws the heat map, and says how much of it is more than noise."""
-    picture = cross_class_map.update(directory, ratio)
+def _report_classes(directory: pathlib.Path, ratio: float, picture: pathlib.Path) -> None:
+    """Names the heat map, and says how much of it is more than noise."""
     means = class_means.read(directory / class_means.file_name(ratio))
     same = np.eye(means.num_classes, dtype=bool)
     for place, chosen in (("within a class", same), ("between two classes", ~same)):

@@ -54,9 +54,15 @@ def _check_recipes(zoos: Sequence[str], experiment: str) -> recipes.Recipe | Non
         if recipe != first:
             raise errors.MismatchError(
                 f"{layout.recipe_path(zoo, experiment)} is not {layout.recipe_path(zoos[0], experiment)}: runs of "
-                "different recipes are never pooled"
+                f"different recipes are never pooled; leave one of the sources out{_difference(first, recipe)}"
             )
     return first
+
+
+def _difference(first: recipes.Recipe | None, other: recipes.Recipe | None) -> str:
+    if first is None or other is None:
+        return ": one has no recipe.json"
+    return f". They differ in\n{recipes.differences(first, other)}"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -70,8 +76,8 @@ def run(argv: Sequence[str]) -> int:
     target = layout.run_table_path(zoo, experiment)
     has_runs = target.exists() or bool(layout.runs(zoo, experiment))
     zoos = [zoo, *sources] if has_runs else sources
-    recipe = _check_recipes(zoos, experiment)
     tables = [_table(one, experiment) for one in zoos]
+    recipe = _check_recipes(zoos, experiment)
     whole = run_table_merge.merged(tables, zoos)
     if recipe is not None:
         recipes.adopt(zoo, recipe)

@@ -12,4 +12,5 @@ nystroem             of low rank; also a preconditioner
     blocks               the layers of a model as blocks
     kronecker            K-FAC and EK-FAC; also preconditioners
     neumann              a preconditioner made exact by iteration
+    quadratic_forms      of single examples, from Kronecker factors
 """

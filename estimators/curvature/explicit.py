@@ -49,6 +49,10 @@ class ExplicitSolver:
             )
         self._inverse = np.where(is_zero, 0.0, 1.0 / np.where(is_zero, 1.0, damped))
 
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        """[R, P] -> [R, P], the solutions alone."""
+        return self.solve(vectors).values
+
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`. Residuals count what the pseudo-inverse leaves out."""
         vectors = solutions.check_vectors(vectors, len(self.eigenvalues))

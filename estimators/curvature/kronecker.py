@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from estimators import errors, examples, parameters
 from estimators.curvature import blocks, operators, solutions
-from estimators.derivatives import passes, per_example, plans
+from estimators.derivatives import layouts, passes, per_example, plans
 
 LABELS = ("sampled", "expected", "data")
 # Larger parameters that do not multiply have the diagonal of their Fisher matrix only.
@@ -156,7 +156,7 @@ def _weighted_contributions(
 ) -> Iterator[tuple[passes.Pass, blocks.Contributions, dict[int, tf.Tensor], tf.Tensor]]:
     """For each label that counts: (pass, contributions, formed gradients, weight [B] of the label for each example)."""
     target = plan.target
-    forward = passes.run(target.predict, inputs, target.parameters, inline=plan.inline)
+    forward = plan.forward(inputs)
     ones = tf.ones([labels.shape[0]], target.dtype)
     counted = [(labels, ones)]
     if kind == "sampled" and target.loss.sample_labels:
@@ -165,7 +165,7 @@ def _weighted_contributions(
         counted = list(zip(*target.loss.expected_labels(tf.stop_gradient(forward.outputs)), strict=True))
     for some, weights in counted:
         some = tf.stop_gradient(some)
-        found, _ = forward.by_parameter(target.loss.values(forward.outputs, some), plan.ruled)
+        found = plan.contributions(forward, target.loss.values(forward.outputs, some))
         looped = per_example.looped(plan, inputs, some, "loss", plan.looped)
         yield forward, found, looped, tf.cast(tf.stop_gradient(weights), target.dtype)
 
@@ -194,7 +194,7 @@ def _second_moments(
     weights: tf.Tensor,
 ) -> list[tf.Tensor]:
     if isinstance(block, blocks.FormedBlock):
-        rows = _formed(plan, block, parts, looped, weights.shape[0])
+        rows = formed_rows(plan, block, parts, looped, weights.shape[0])
         if block.size > MAX_WRITTEN_OUT:
             return [tf.linalg.matvec(tf.square(rows), weights, transpose_a=True)]
         return [tf.matmul(rows * weights[:, None], rows, transpose_a=True)]
@@ -210,14 +210,14 @@ def _gram(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.matmul(flat[0], flat[1], transpose_a=True)
 
 
-def _formed(
+def formed_rows(
     plan: plans.Plan,
     block: blocks.FormedBlock,
     parts: blocks.Contributions,
     looped: dict[int, tf.Tensor],
     num_examples: int,
 ) -> tf.Tensor:
-    """[B, P] gradients of a block."""
+    """[B, P], gradients of a block, within a function that is being traced."""
     if block.position in looped:
         rows = looped[block.position]
         return tf.reshape(rows, [num_examples, block.size])
@@ -253,10 +253,10 @@ def _rotated_moments(
     weights: tf.Tensor,
 ) -> tf.Tensor:
     if isinstance(block, blocks.FormedBlock):
-        rows = _formed(plan, block, parts, looped, weights.shape[0])
+        rows = formed_rows(plan, block, parts, looped, weights.shape[0])
         rows = tf.matmul(rows, rotation[0]) if rotation else rows
         return tf.linalg.matvec(tf.square(rows), weights, transpose_a=True)
-    rows, cotangents = (tf.matmul(t, r) for t, r in zip(block.factors(parts), rotation, strict=True))
+    rows, cotangents = (layouts.multiplied(t, r) for t, r in zip(block.factors(parts), rotation, strict=True))
     if rows.shape[2] == 1:  # the square of an outer product is the outer product of squares: no gradient is formed
         return _gram(tf.square(rows) * weights[:, None, None, None], tf.square(cotangents))
     squares = tf.square(tf.matmul(rows, cotangents, transpose_a=True))  # [B, G, I, O]
@@ -282,6 +282,7 @@ class KroneckerSolver:
     Attributes:
         factors: of the Fisher matrix.
         damping: added to every eigenvalue, beside the weight decay.
+        rotated: for each block its factors, its eigenvectors in the target's dtype, and its damped eigenvalues.
     """
 
     def __init__(
@@ -310,7 +311,7 @@ class KroneckerSolver:
         self.damping, self.factors, self._operator = solutions.check_damping(damping), factors, operator
         self._target = plan.target
         self._check_fit()
-        self._blocks = [
+        self.rotated = [
             (one, self._rotation(one), self._eigenvalues(one, eigenvalue_correction)) for one in factors.blocks
         ]
 
@@ -339,10 +340,13 @@ class KroneckerSolver:
             )
         return damped
 
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        """[R, P] -> [R, P], the solutions alone, without a product for their residuals."""
+        return self._scaled(solutions.check_vectors(vectors, self._target.num_parameters), -1.0)
+
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`; residuals are NaN without an operator."""
-        vectors = solutions.check_vectors(vectors, self._target.num_parameters)
-        values = self._scaled(vectors, -1.0)
+        values = self.apply(vectors)
         num = int(vectors.shape[0])
         if self._operator is None:
             return solutions.Solution(values, np.full(num, np.nan), np.ones(num, bool), 1, 0)
@@ -357,7 +361,7 @@ class KroneckerSolver:
         """Rows multiplied by a power of the damped matrix."""
         tensors = parameters.unflatten(vectors, self._target.parameters)
         found: dict[int, tf.Tensor] = {}
-        for one, rotation, damped in self._blocks:
+        for one, rotation, damped in self.rotated:
             factor = tf.constant(damped**power, self._target.dtype)
             if isinstance(one.block, blocks.FormedBlock):
                 rows = tf.reshape(tensors[one.block.position], [-1, one.block.size])
@@ -367,7 +371,8 @@ class KroneckerSolver:
                 found[one.block.position] = tf.reshape(rows, [-1, *shape])
                 continue
             inputs, outputs = rotation
-            rotated = tf.matmul(tf.matmul(inputs, one.block.matrices(tensors), transpose_a=True), outputs) * factor
-            back = tf.matmul(tf.matmul(inputs, rotated), outputs, transpose_b=True)
+            matrices = tf.einsum("gij,rgio->rgjo", inputs, one.block.matrices(tensors))
+            rotated = tf.einsum("gij,rgjo->rgio", inputs, layouts.multiplied(matrices, outputs) * factor)
+            back = layouts.multiplied(rotated, tf.linalg.matrix_transpose(outputs))
             found |= one.block.tensors(back, self._target.parameters)
         return parameters.flatten([found[k] for k in range(len(self._target.parameters))], num_batch_axes=1)

@@ -64,8 +64,33 @@ class LanczosSolver:
         self.eigen_residuals = rest * np.abs(vectors[-1, order])
         self.eigenvectors = tf.cast(vectors[:, order].T @ basis, operator.dtype)
 
-    def solve(self, vectors: tf.Tensor) -> solutions.Solution:
-        """See `solutions.Solver`; the residual counts what was left out, and takes one pass.
+    @classmethod
+    def of_eigenpairs(
+        cls,
+        operator: operators.Operator,
+        damping: float,
+        eigenvalues: np.ndarray,
+        eigenvectors: np.ndarray,
+        eigen_residuals: np.ndarray,
+        *,
+        complement: bool = False,
+    ) -> "LanczosSolver":
+        """A solver of eigenvalues [K] and eigenvectors [K, P] that were found before; the damping may be another.
+
+        Raises:
+            InvalidArgumentError: there is no damping for the complement.
+            MismatchError: the eigenvectors are not as long as the operator is wide.
+        """
+        self = cls.__new__(cls)
+        self.damping, self._operator, self._complement = solutions.check_damping(damping), operator, complement
+        if complement and self.damping == 0:
+            raise errors.InvalidArgumentError("complement=True divides by the damping, which is 0; give a damping")
+        self.eigenvalues, self.eigen_residuals = eigenvalues, eigen_residuals
+        self.eigenvectors = solutions.check_vectors(tf.cast(eigenvectors, operator.dtype), operator.size)
+        return self
+
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        """[R, P] -> [R, P], the solutions alone, without a pass for their residuals.
 
         Raises:
             SolverError: a kept eigenvalue is the negative of the damping.
@@ -79,8 +104,11 @@ class LanczosSolver:
         along = tf.matmul(vectors, self.eigenvectors, transpose_b=True)
         weights = 1.0 / damped - (1.0 / self.damping if self._complement else 0.0)
         values = tf.matmul(along * tf.cast(weights, vectors.dtype), self.eigenvectors)
-        if self._complement:
-            values += vectors / self.damping
+        return values + vectors / self.damping if self._complement else values
+
+    def solve(self, vectors: tf.Tensor) -> solutions.Solution:
+        """See `solutions.Solver` and `apply`; the residual counts what was left out, and takes one pass."""
+        values = self.apply(vectors)
         residuals = solutions.relative_residuals(self._operator.products(values), values, vectors, self.damping)
         return solutions.Solution(values, residuals, residuals < 1e-2, 1, int(vectors.shape[0]))
 

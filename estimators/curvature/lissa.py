@@ -18,6 +18,8 @@ from estimators.curvature import operators, solutions
 
 # A recursion whose result has grown to this many times v diverges: the damped inverse would need a damping below it.
 _MAX_GROWTH = 1e12
+# Steps, and examples, of one call; its batches are read before.
+_MAX_STEPS, _MAX_EXAMPLES = 50, 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,7 @@ class LissaSolver:
         self._curvature = curvature
         self.scale = self.config.scale or self._find_scale()
         self.damping = self.config.damp * (self.scale if self.config.published else 1.0)
+        self._recursion = curvature.make_recursion(min(self.config.batch_size, curvature.num_train))
 
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`; the residual takes one further pass over the training examples.
@@ -101,12 +104,15 @@ class LissaSolver:
         """One recursion: (h / scale, steps)."""
         estimate, norms = vectors, tf.norm(vectors, axis=1)
         window = max(self.config.recursion_depth // 10, 1)
-        recent, earlier = tf.zeros_like(vectors), None
-        for step in range(1, self.config.recursion_depth + 1):
-            products = self._curvature.batch_products(estimate, self._batch(random))
-            estimate = vectors + (1.0 - self.damping / self.scale) * estimate - products / self.scale
-            if self.config.tolerance:
-                recent += estimate / window
+        most = max(1, min(_MAX_STEPS, _MAX_EXAMPLES // self.config.batch_size))
+        recent, earlier, step = tf.zeros_like(vectors), None, 0
+        while step < self.config.recursion_depth:
+            # As many as fit before the next check: each call of a compiled function takes longer than a small step.
+            num = min(most, window - step % window, self.config.recursion_depth - step)
+            positions = np.stack([self._batch(random) for _ in range(num)])
+            estimate, total = self._recursion(vectors, estimate, positions, 1.0 - self.damping / self.scale, self.scale)
+            step += num
+            recent += total / window
             if step % window and step != self.config.recursion_depth:
                 continue
             self._check_growth(estimate, norms, step)

@@ -63,10 +63,32 @@ class NystroemSolver:
         self.eigenvalues = np.maximum(singular**2 - shift, 0.0)
         self.eigenvectors = tf.cast(directions, operator.dtype)
 
+    @classmethod
+    def of_eigenpairs(
+        cls, operator: operators.Operator, damping: float, eigenvalues: np.ndarray, eigenvectors: np.ndarray
+    ) -> "NystroemSolver":
+        """A solver of eigenvalues [K] and eigenvectors [K, P] that were found before; the damping may be another.
+
+        Raises:
+            InvalidArgumentError: the damping is not above 0.
+            MismatchError: the eigenvectors are not as long as the operator is wide.
+        """
+        self = cls.__new__(cls)
+        self.damping, self._operator = solutions.check_damping(damping), operator
+        if self.damping == 0:
+            raise errors.InvalidArgumentError("damping 0.0: the Nystroem approximation divides by it; give one above 0")
+        self.eigenvalues = eigenvalues
+        self.eigenvectors = solutions.check_vectors(tf.cast(eigenvectors, operator.dtype), operator.size)
+        return self
+
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        """[R, P] -> [R, P], the solutions alone, without a pass for their residuals."""
+        vectors = solutions.check_vectors(vectors, self._operator.size)
+        return self._scaled(vectors, 1.0 / (self.eigenvalues + self.damping), 1.0 / self.damping)
+
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`; the residual takes one pass."""
-        vectors = solutions.check_vectors(vectors, self._operator.size)
-        values = self._scaled(vectors, 1.0 / (self.eigenvalues + self.damping), 1.0 / self.damping)
+        values = self.apply(vectors)
         residuals = solutions.relative_residuals(self._operator.products(values), values, vectors, self.damping)
         return solutions.Solution(values, residuals, residuals < 1e-2, 1, int(vectors.shape[0]))
 

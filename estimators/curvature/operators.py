@@ -135,6 +135,48 @@ class Curvature:
         batch = self._train.take(positions)
         return self._finished(self._sums(vectors, batch.inputs, batch.labels) / len(positions), vectors)
 
+    def make_recursion(self, positions_per_step: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+        """Many steps h <- v + keep h - (C_batch h) / scale in one call of a compiled function.
+
+        Args:
+            positions_per_step: training examples in a batch.
+
+        Returns:
+            A function (vectors v [R, P], estimate h [R, P], positions [S, B], keep, scale) -> (h [R, P] after S steps,
+            the sum [R, P] of the estimates after each), which reads the S B examples before it starts. It does not
+            look whether they are finite.
+        """
+        data, decay = self._train, self._decay
+
+        def steps(
+            vectors: tf.Tensor, estimate: tf.Tensor, inputs: Any, labels: tf.Tensor, keep: tf.Tensor, scale: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            def step(k: tf.Tensor, h: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                one = tf.nest.map_structure(lambda t: t[k], inputs)
+                products = self._sums(h, one, labels[k]) / positions_per_step + decay * h
+                h = vectors + keep * h - products / scale
+                return k + 1, h, total + h
+
+            num = tf.shape(labels)[0]
+            start = (tf.constant(0), estimate, tf.zeros_like(estimate))
+            return tf.while_loop(lambda k, *_: k < num, step, start, parallel_iterations=1)[1:]
+
+        compiled = tf.function(steps, autograph=False, reduce_retracing=True)
+
+        def recursion(
+            vectors: tf.Tensor, estimate: tf.Tensor, positions: np.ndarray, keep: float, scale: float
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            batch = data.take(positions.ravel())
+            shaped = tf.nest.map_structure(
+                lambda array: tf.constant(array.reshape(*positions.shape, *array.shape[1:])),
+                (batch.inputs, batch.labels),
+            )
+            numbers = [tf.constant(number, self.dtype) for number in (keep, scale)]
+            self.num_products += int(vectors.shape[0]) * len(positions)
+            return compiled(vectors, estimate, *shaped, *numbers)
+
+        return recursion
+
     def _finished(self, means: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         self.num_products += int(vectors.shape[0])
         result = means + self._decay * vectors
@@ -226,4 +268,6 @@ def _empirical_fisher(plan: plans.Plan) -> _Sums:
 
 def _one_after_the_other(product: Callable[[tf.Tensor], tf.Tensor], vectors: tf.Tensor) -> tf.Tensor:
     """Each vector in turn: measured, a batch of vectors is no faster and takes as many times the memory."""
+    if vectors.shape[0] == 1:
+        return product(vectors[0])[None]
     return tf.map_fn(product, vectors, parallel_iterations=1)

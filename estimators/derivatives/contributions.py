@@ -136,9 +136,13 @@ class Window:
         return seen
 
 
+# Patches of so few numbers, as of the first layer, are held: a product for each element of the window is slower.
+_SMALL_PATCH = 32
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Convolution:
-    """A convolution, channels last, which never forms its patches unless it is asked for factors.
+    """A convolution, channels last, which forms no large patches unless it is asked for factors.
 
     Attributes:
         layout: how the kernel [*window, I, O] is made of matrices.
@@ -172,7 +176,9 @@ class Convolution:
         return rows, self._grouped(self._flat_cotangents())
 
     def gradients(self) -> tf.Tensor:
-        """See `Contribution`. One matrix product for each element of the window: no patches are held."""
+        """See `Contribution`. One matrix product for each element of the window: no large patches are held."""
+        if self.layout.sizes[0] == 1 and self.layout.sizes[1] <= _SMALL_PATCH:
+            return self.layout.kernels(_sum_over_places(*self.factors()))
         cotangents = self._grouped(self._flat_cotangents())
         taps = [_sum_over_places(self._grouped(tap), cotangents) for tap in self.window.taps(self.images)]
         num_groups, num_inputs, num_outputs = self.layout.sizes

@@ -3,7 +3,7 @@
 Everything here runs while a tf.function is traced; `per_example` makes such functions.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -21,13 +21,24 @@ class Pass:
         outputs: what the function returned for the batch.
         num_examples: B, the static size of the batch.
         params: the parameters.
-        uses: the operations in which they meet the examples.
+        captured: all that tracing found.
     """
 
     outputs: Any
     num_examples: int
     params: tuple[parameters.Parameter, ...]
-    uses: tuple[capture.Use, ...]
+    captured: capture.Capture
+
+    @property
+    def uses(self) -> tuple[capture.Use, ...]:
+        """See `capture.Capture`."""
+        return self.captured.uses
+
+    @property
+    def has_half_precision(self) -> bool:
+        """Whether parameters meet examples in numbers of 16 bits."""
+        dtypes = {use.shared.dtype for use in self.uses} | {use.output.dtype for use in self.uses}
+        return any(dtype.is_floating and dtype.size < 4 for dtype in dtypes)
 
     def by_parameter(
         self, values: tf.Tensor, positions: Collection[int]
@@ -68,8 +79,8 @@ class Pass:
         if kind is capture.Kind.MIXED:
             raise rules.NoRuleError(f"{use.operation.type} takes a tensor that mixes elements of {parameter.name}")
         (slopes,) = tf.gradients(use.shared, [parameter.variable])
-        scaled = contribution.gradients() * tf.cast(tf.reshape(slopes, use.shape), use.shared.dtype)
-        return contributions.Formed(scaled)
+        formed = contribution.gradients()
+        return contributions.Formed(formed * tf.cast(tf.reshape(slopes, use.shape), formed.dtype))
 
 
 def run(
@@ -78,6 +89,7 @@ def run(
     params: Sequence[parameters.Parameter],
     *,
     inline: bool = True,
+    repeats: Mapping[int, str] | None = None,
 ) -> Pass:
     """Traces a function of examples in the graph that is being built.
 
@@ -86,13 +98,14 @@ def run(
         inputs: nest of tensors [B, ...] with a static B.
         params: the parameters to look for.
         inline: see `capture.trace`.
+        repeats: see `capture.trace`.
 
     Returns:
         The pass.
     """
-    traced = capture.trace(function, inputs, params, inline=inline)
+    traced = capture.trace(function, inputs, params, inline=inline, repeats=repeats)
     num_examples = tf.nest.flatten(inputs)[0].shape[0]
-    return Pass(traced.outputs, num_examples, tuple(params), traced.uses)
+    return Pass(traced.outputs, num_examples, tuple(params), traced)
 
 
 def gradients(

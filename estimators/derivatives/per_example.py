@@ -34,7 +34,7 @@ def make_gradients(plan: plans.Plan, of: str = "loss", *, jit_compile: bool = Fa
     Raises:
         InvalidArgumentError: `of` is neither.
     """
-    _check_of(of)
+    check_of(of)
 
     @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
@@ -48,7 +48,7 @@ def make_squared_norms(plan: plans.Plan, of: str = "loss", *, jit_compile: bool 
 
     No gradient is formed where its factors give the norm with fewer operations. Args, Raises: see `make_gradients`.
     """
-    _check_of(of)
+    check_of(of)
 
     @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
@@ -76,8 +76,8 @@ def make_dot_products(
     Raises:
         InvalidArgumentError: `of` or `of_second` is neither.
     """
-    _check_of(of)
-    _check_of(of_second)
+    check_of(of)
+    check_of(of_second)
 
     @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor, second_inputs: Any, second_labels: tf.Tensor) -> tf.Tensor:
@@ -105,10 +105,9 @@ def parts(
 ) -> tuple[dict[int, list[contributions.Contribution]], dict[int, tf.Tensor]]:
     """Contributions of the parameters that have rules, and formed gradients [B, *shape] of the others."""
     target = plan.target
-    forward = passes.run(target.predict, inputs, target.parameters, inline=plan.inline)
+    forward = plan.forward(inputs)
     values = (target.loss.values if of == "loss" else target.measured)(forward.outputs, labels)
-    found, _ = forward.by_parameter(values, plan.ruled)
-    return found, looped(plan, inputs, labels, of, plan.looped)
+    return plan.contributions(forward, values), looped(plan, inputs, labels, of, plan.looped)
 
 
 def looped(
@@ -169,6 +168,11 @@ def _dense_dot(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.matmul(rows[0], rows[1], transpose_b=True)
 
 
-def _check_of(of: str) -> None:
+def check_of(of: str) -> None:
+    """Refuses what is neither loss nor measured output.
+
+    Raises:
+        InvalidArgumentError: `of` is neither.
+    """
     if of not in OF:
         raise errors.InvalidArgumentError(f"of={of!r}: expected one of {', '.join(OF)}")

@@ -36,7 +36,12 @@ def contribution(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> c
         NoRuleError: there is no rule for it.
     """
     check_known(use)
-    return _RULES[use.operation.type](use, cotangent, num_examples)
+    return _RULES[use.operation.type](use, _wide(cotangent), num_examples)
+
+
+def _wide(tensor: tf.Tensor) -> tf.Tensor:
+    """At least float32: sums over places, and squares, are not made in numbers of 16 bits."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor
 
 
 def check_known(use: capture.Use) -> None:
@@ -71,7 +76,7 @@ def _matmul(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contri
     transposed = operation.get_attr("transpose_b")
     num_outputs, num_inputs = use.shape if transposed else reversed(use.shape)
     layout = layouts.dense(num_inputs, num_outputs, transposed=transposed)
-    return _product(layout, operation.inputs[0], cotangent, num_examples)
+    return _product(layout, _wide(operation.inputs[0]), cotangent, num_examples)
 
 
 def _batch_matmul(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contributions.Contribution:
@@ -82,7 +87,7 @@ def _batch_matmul(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> 
         raise NoRuleError(f"a batched matrix product with a parameter of shape {use.shape}")
     shape = use.shape
     layout = layouts.Layout(shape, shape[-2:], (), (0,), (1,))
-    return _product(layout, operation.inputs[0], cotangent, num_examples)
+    return _product(layout, _wide(operation.inputs[0]), cotangent, num_examples)
 
 
 def _einsum(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contributions.Contribution:
@@ -111,14 +116,14 @@ def _einsum(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contri
         sizes = [math.prod(extents[c] for c in axes) for axes in (groups, places, last)]
         return tf.reshape(moved, [num_examples, *sizes])
 
-    rows = ordered(use.operation.inputs[1 - use.slot], other, ins)
+    rows = ordered(_wide(use.operation.inputs[1 - use.slot]), other, ins)
     return contributions.Product(layout, rows, ordered(cotangent, result, outs))
 
 
 def _convolution(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contributions.Contribution:
     if use.slot != 1:
         raise NoRuleError("a convolution of a parameter with the examples as its kernel")
-    images = use.operation.inputs[0]
+    images = _wide(use.operation.inputs[0])
     return _convolve(use, images, cotangent, num_examples)
 
 
@@ -126,7 +131,7 @@ def _transposed_convolution(use: capture.Use, cotangent: tf.Tensor, num_examples
     """The transposed convolution looks from its outputs at its inputs: the two change places."""
     if use.slot != 1:
         raise NoRuleError("a transposed convolution of a parameter")
-    return _convolve(use, cotangent, use.operation.inputs[2], num_examples)
+    return _convolve(use, cotangent, _wide(use.operation.inputs[2]), num_examples)
 
 
 def _convolve(use: capture.Use, images: tf.Tensor, outputs: tf.Tensor, num_examples: int) -> contributions.Contribution:
@@ -151,7 +156,7 @@ def _convolve(use: capture.Use, images: tf.Tensor, outputs: tf.Tensor, num_examp
 def _is_spread(images: tf.Tensor) -> bool:
     """Whether dilation was made of space moved into the batch."""
     operation = images.op
-    while operation.type in ("ExpandDims", "Reshape"):
+    while operation.type in ("ExpandDims", "Reshape", "Cast"):
         operation = operation.inputs[0].op
     return operation.type == "SpaceToBatchND"
 
@@ -193,14 +198,14 @@ def _offset(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contri
 
 def _scale(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contributions.Contribution:
     """A scale: x P."""
-    return _summed(cotangent * use.operation.inputs[1 - use.slot], use, num_examples)
+    return _summed(cotangent * _wide(use.operation.inputs[1 - use.slot]), use, num_examples)
 
 
 def _quotient(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> contributions.Contribution:
     """A divisor: x / P, with derivative -x / P^2."""
     if use.slot != 1:
         raise NoRuleError("a parameter divided by what belongs to examples")
-    return _summed(-cotangent * use.output / use.shared, use, num_examples)
+    return _summed(-cotangent * _wide(use.output) / _wide(use.shared), use, num_examples)
 
 
 def _is_channels_first(operation: tf.Operation) -> bool:
@@ -262,7 +267,16 @@ def _broadcast(use: capture.Use, cotangent: tf.Tensor, num_examples: int) -> con
     """A parameter repeated for every example, such as the class token of a transformer."""
     if use.slot != 0:
         raise NoRuleError("a shape that depends on a parameter")
-    return _summed(cotangent, use, num_examples)
+    # `tf.repeat` puts the axis of examples behind others of extent 1.
+    values, shape = cotangent, (1,) * (len(cotangent.shape) - len(use.shape)) + use.shape
+    while len(shape) > 1 and values.shape[0] == 1 != num_examples:
+        values, shape = values[0], shape[1:]
+    if any(size not in (1, extent) for size, extent in zip(shape[1:], values.shape[1:], strict=True)):
+        raise NoRuleError(f"a parameter of shape {use.shape} repeated to {cotangent.shape}")
+    if shape[0] != 1 or values.shape[0] != num_examples:
+        raise NoRuleError(f"a parameter of shape {use.shape} repeated to {cotangent.shape} for {num_examples} examples")
+    repeated = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
+    return contributions.Formed(tf.reshape(tf.reduce_sum(values, axis=repeated), [num_examples, *use.shape]))
 
 
 _Rule = Callable[[capture.Use, tf.Tensor, int], contributions.Contribution]
@@ -289,4 +303,5 @@ _RULES: dict[str, _Rule] = {
     "GatherV2": _lookup,
     "ResourceGather": _lookup,
     "BroadcastTo": _broadcast,
+    "Tile": _broadcast,
 }

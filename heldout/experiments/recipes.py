@@ -155,7 +155,7 @@ def adopt(zoo: files.PathLike, recipe: Recipe) -> None:
         raise errors.MismatchError(
             f"{path} was begun with another recipe.\n"
             f"stored:    {json.dumps(stored.to_json())}\nasked for: {json.dumps(recipe.to_json())}\n"
-            f"They differ in\n{_differences(stored, recipe)}\n{going_on}"
+            f"They differ in\n{differences(stored, recipe)}\n{going_on}"
             "Use what is stored, or choose another --experiment or --zoo."
         )
 
@@ -263,7 +263,8 @@ def check_dataset(zoo: files.PathLike, experiment: str, dataset: datasets.AnyDat
         )
 
 
-def _differences(stored: Recipe, asked: Recipe) -> str:
+def differences(stored: Recipe, asked: Recipe) -> str:
+    """One line for each value that two recipes do not share."""
     old, new = _flat(stored.to_json()), _flat(asked.to_json())
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key) and key != "dataset_flag"]
     return "\n".join(f"  {key}: stored {old.get(key)!r}, asked for {new.get(key)!r}" for key in keys)

@@ -16,7 +16,8 @@ from heldout.scoring import scores as scores_lib
 
 # An example: "train" or "test", and its original index.
 Key = tuple[str, int]
-_DIGITS = 4
+# More than are shown, so that nothing is rounded twice to another digit.
+_DIGITS = 7
 
 
 def name(key: Key) -> str:

@@ -13,7 +13,8 @@ from heldout.scoring import saved_scores, uncertainty
 from heldout.scoring import scores as scores_lib
 
 ROWS_PER_PAGE = 50
-_DIGITS = 4
+# More than are shown, so that nothing is rounded twice to another digit.
+_DIGITS = 7
 
 
 def examples(
@@ -81,7 +82,10 @@ def pairs(
         "standard_error": _numbers(np.array([pair.standard_error for pair in found])),
         "low": _numbers(sure.low),
         "high": _numbers(sure.high),
-        "adjusted_p_value": [float(f"{one:.2g}") for one in np.where(value > 0, sure.adjusted_p_value, 1.0)],
+        # Of help alone: pairs that harm were not asked about.
+        "adjusted_p_value": [
+            float(f"{p:.2g}") if helps else None for p, helps in zip(sure.adjusted_p_value, value > 0, strict=True)
+        ],
         "memorization": _numbers(scores.memorization.values[train]),
         "test_accuracy": _numbers(scores.test_accuracy[test]),
     }

@@ -116,6 +116,11 @@ def check(config: ScoreConfig) -> None:
         InvalidValueError: a value is out of range; the message names it.
     """
     score_tables.check_format(config.table_format)
+    taken = [pathlib.Path(config.zoo), pathlib.Path(config.zoo) / config.experiment]
+    if config.output is not None and pathlib.Path(config.output).absolute() in [path.absolute() for path in taken]:
+        raise errors.InvalidValueError(
+            f"output: {config.output} holds runs; give a folder of its own, such as {taken[1] / 'scores'}"
+        )
     runners.check(config.runner, "cpu")
     for name, low, high in (("memory_limit_mb", 1, np.inf), ("num_draws", 1, _MAX_DRAWS), ("top_k", 1, 1000)):
         _check_range(name, getattr(config, name), low, high)

@@ -143,7 +143,40 @@ def class_token():
         first = tf.broadcast_to(token, [x.shape[0] or tf.shape(x)[0], 1, 4])
         return tf.reduce_sum(tf.tanh(tf.concat([first, x], 1)), 1) @ w
 
-    return _functional(apply, (3, 4), looped=("weights/token",), token=(1, 1, 4), w=(4, 3))
+    return _functional(apply, (3, 4), token=(1, 1, 4), w=(4, 3))
+
+
+def tiled_token():
+    """The same by `tf.tile`, without a leading axis of its own, and by `tf.repeat`."""
+
+    def apply(x, token, other, w):
+        size = x.shape[0] or tf.shape(x)[0]
+        parts = [tf.tile(token, [size, 1, 1]), x, tf.repeat(other[None], size, axis=0)]
+        return tf.reduce_sum(tf.tanh(tf.concat(parts, 1)), 1) @ w
+
+    return _functional(apply, (3, 4), token=(1, 1, 4), other=(2, 4), w=(4, 3))
+
+
+def repeated_by_chance():
+    """A parameter repeated as often as a plan has examples, but for all of them."""
+
+    def apply(x, token, w):
+        shared = tf.transpose(tf.broadcast_to(token, [3, 4]))
+        return tf.tanh(x) @ (w + shared)
+
+    return _functional(apply, (4,), looped=("weights/token",), token=(1, 4), w=(4, 3))
+
+
+def initial_state():
+    """A recurrent cell that begins with zeros, which follow the number of examples though none enters them."""
+
+    def apply(x, w, u, b):
+        state = tf.zeros([x.shape[0], 3], x.dtype)
+        for step in range(3):
+            state = tf.tanh(x[:, step] @ w + state @ u + b)
+        return state
+
+    return _functional(apply, (3, 4), w=(4, 3), u=(3, 3), b=(3,))
 
 
 def nested_function():
@@ -298,6 +331,9 @@ ALL = {
     "arithmetic": arithmetic,
     "einsums": einsums,
     "class_token": class_token,
+    "tiled_token": tiled_token,
+    "repeated_by_chance": repeated_by_chance,
+    "initial_state": initial_state,
     "nested_function": nested_function,
     "branching": branching,
     "embedding": embedding,

@@ -114,3 +114,17 @@ def test_signals_in_the_middle_of_a_training(tmp_path, number, status, word):
     assert process.returncode == status
     assert word in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("command", [["list_zoo", "--help"], ["train_runs", "--recipe=help"]])
+def test_a_reader_that_stops_reading_is_no_error(command):
+    """As with `| head -1`: here nobody reads at all."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program, *arguments = command
+    found = subprocess.run(
+        [sys.executable, "-m", f"scripts.{program}", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert found.stderr == ""
+    assert found.returncode == 141

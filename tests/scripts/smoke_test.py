@@ -122,6 +122,11 @@ def test_zoos_that_were_trained_apart_are_merged(zoo, dataset, tmp_path):
     refused = start("merge_zoos", f"--source={tmp_path / 'other'}", f"--zoo={tmp_path / 'c'}")
     assert refused.returncode == 1
     assert "runs of different recipes are never pooled" in refused.stderr
+    assert "training.momentum: stored 0.9, asked for 0.5" in refused.stderr
+    missing = start("merge_zoos", f"--source={parts[0]}", f"--source={tmp_path / 'nowhere'}", f"--zoo={tmp_path / 'd'}")
+    assert missing.returncode == 1
+    assert "nowhere" in missing.stderr
+    assert "recipe" not in missing.stderr
     assert start("merge_zoos", f"--zoo={tmp_path / 'c'}").returncode == 2
 
 

@@ -29,7 +29,7 @@
       { key: "standard_error", title: "± error", kind: "share" },
       { key: "low", title: "95 % from", kind: "score" },
       { key: "high", title: "to", kind: "score" },
-      { key: "adjusted_p_value", title: "adjusted p", kind: "probability" },
+      { key: "adjusted_p_value", title: "adjusted p, help", kind: "probability" },
       { key: "memorization", title: "memorization", kind: "score" },
       { key: "test_accuracy", title: "test right", kind: "share" },
     ],
@@ -82,6 +82,7 @@
   function missing(table, column, row) {
     const columns = data.tables[table];
     if (column.key === "clean_label") return "";
+    if (column.key === "adjusted_p_value") return "\u2013";
     if (columns.num_in && columns.num_in[row] === 0 && column.key !== "consistency") return "never trained on";
     return "no held-out run";
   }
@@ -279,7 +280,10 @@
   // ---- panels of examples, one above the page: #train-7 ------------------------------------------------------------
   const panel = document.getElementById("panel");
   let below = "";  // the address without a panel
+  let opened = 0;  // panels on the way here
+  const beganHere = !Object.hasOwn(data.panels, location.hash.slice(1));
   function openPanel(name) {
+    opened += 1;
     document.getElementById("panel-content").replaceChildren(...panelOf(name));
     if (!panel.open) panel.showModal();
     panel.scrollTop = 0;
@@ -327,7 +331,8 @@
     row.title = isInside ? "open its panel" : "it has no panel: find it in the table";
     return row;
   }
-  document.getElementById("panel-back").addEventListener("click", () => history.back());
+  // Of a page that began with a panel, the step before lies outside.
+  document.getElementById("panel-back").addEventListener("click", () => beganHere || opened > 1 ? history.back() : closePanel());
   document.getElementById("panel-close").addEventListener("click", closePanel);
   panel.addEventListener("cancel", (event) => { event.preventDefault(); closePanel(); });
   panel.addEventListener("click", (event) => { if (event.target === panel) closePanel(); });

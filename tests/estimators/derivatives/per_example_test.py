@@ -14,6 +14,16 @@ def _case(request):
     return models.ALL[request.param]()
 
 
+@pytest.fixture(name="plan", scope="module")
+def _plan(case):
+    return plans.make(case.target, (case.inputs, case.labels))
+
+
+@pytest.fixture(name="truth", scope="module")
+def _truth(case):
+    return {of: reference(case, of) for of in per_example.OF}
+
+
 def reference(case, of):
     """[B, P] in float64 from one tape for each example."""
     function = case.target.losses if of == "loss" else case.target.measurements
@@ -41,21 +51,18 @@ def close(case, values, truth):
 
 
 @pytest.mark.parametrize("of", per_example.OF)
-def test_gradients_are_those_of_single_examples(case, of):
-    plan = plans.make(case.target, (case.inputs, case.labels))
-    close(case, per_example.make_gradients(plan, of)(case.inputs, case.labels), reference(case, of))
+def test_gradients_are_those_of_single_examples(case, plan, truth, of):
+    close(case, per_example.make_gradients(plan, of)(case.inputs, case.labels), truth[of])
 
 
-def test_only_what_has_no_rule_is_looped(case):
-    plan = plans.make(case.target, (case.inputs, case.labels))
+def test_only_what_has_no_rule_is_looped(case, plan):
     names = [case.target.parameters[k].name for k in plan.looped]
     assert all(any(part in name for part in case.looped) for name in names), plan.describe()
     assert bool(names) == bool(case.looped)
 
 
-def test_norms_and_inner_products_are_those_of_the_gradients(case):
-    plan = plans.make(case.target, (case.inputs, case.labels))
-    losses, measured = reference(case, "loss"), reference(case, "measured")
+def test_norms_and_inner_products_are_those_of_the_gradients(case, plan, truth):
+    losses, measured = truth["loss"], truth["measured"]
     close(case, per_example.make_squared_norms(plan)(case.inputs, case.labels), np.sum(losses**2, axis=1))
     few = tf.nest.map_structure(lambda array: array[:3], (case.inputs, case.labels))
     products = per_example.make_dot_products(plan, "loss", "measured")(case.inputs, case.labels, *few)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from estimators import errors, targets
-from estimators.derivatives import plans
+from estimators.derivatives import per_example, plans
 from tests.estimators import models
 
 
@@ -68,7 +68,7 @@ def test_what_tensorflow_cannot_differentiate_is_said(monkeypatch):
         return x, gradient
 
     target = _with(case, predict=lambda x: refuse(case.target.predict(x)))
-    monkeypatch.setattr(plans, "_by_rules", lambda *_: (True, {}, {}))
+    monkeypatch.setattr(plans, "_by_rules", lambda *_: plans._Probed(True, {}, {}, {}, False))
     with pytest.raises(errors.InvalidTargetError, match="cannot differentiate this model on this device: no gradient"):
         plans.make(target, (case.inputs, case.labels))
 
@@ -103,3 +103,44 @@ def test_a_parameter_that_is_not_used_has_gradient_zero():
     target = targets.of(module, predict=case.target.predict)
     plan = plans.make(target, (case.inputs, case.labels))
     assert plan.looped == {}
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 8])
+@pytest.mark.parametrize("name", ["class_token", "tiled_token", "repeated_by_chance"])
+def test_what_repeats_a_parameter_is_known_in_batches_of_any_size(name, size):
+    """Also of as many examples as a repetition has by chance."""
+    case = models.ALL[name]()
+    plan = plans.make(case.target, (case.inputs, case.labels))
+    order = np.arange(size) % 7
+    function = per_example.make_gradients(plan)
+    whole = function(case.inputs, case.labels).numpy()
+    np.testing.assert_allclose(function(case.inputs[order], case.labels[order]), whole[order], atol=1e-12)
+
+
+def test_a_model_of_other_operations_for_another_size_is_refused():
+    case = models.class_token()
+
+    def predict(x):
+        return case.target.predict(x if x.shape[0] < 6 else tf.identity(tf.tanh(x)))
+
+    plan = plans.make(_with(case, predict=predict), (case.inputs, case.labels))
+    with pytest.raises(errors.InvalidTargetError, match="computes a batch of this size in another way than others"):
+        per_example.make_gradients(plan)(case.inputs, case.labels)
+
+
+def test_a_rule_that_fails_for_another_size_is_said():
+    case = models.mlp()
+    w = case.target.parameters[3].variable
+
+    def predict(x):
+        return case.target.predict(x) if x.shape[0] < 6 else tf.transpose(tf.matmul(w, x, True, True))[:, :3]
+
+    plan = plans.make(_with(case, predict=predict), (case.inputs, case.labels))
+    with pytest.raises(errors.InvalidTargetError, match="weights/w in a batch of 7: a matrix product with the param"):
+        per_example.make_squared_norms(plan)(case.inputs, case.labels)
+
+
+def test_predictions_in_a_dict_are_refused():
+    case = models.mlp()
+    with pytest.raises(errors.InvalidTargetError, match="predictions are a dict; give predict="):
+        plans.make(_with(case, predict=lambda x: {"logits": x}), (case.inputs, case.labels))

@@ -47,6 +47,14 @@ def test_pairs_keep_their_order(scores):
     json.dumps(columns, allow_nan=False)
 
 
+def test_p_values_are_those_of_help_and_missing_for_harm(scores):
+    scan = influence_scan.scan(scores, pairs_influence=0.1, pairs_memorization=-1.0, max_pairs=5000)
+    columns = tables.pairs(scan.pairs, scores, (None, None))
+    harms = [value < 0 for value in columns["value"]]
+    assert 0 < sum(harms) < len(harms)
+    assert [p is None for p in columns["adjusted_p_value"]] == harms
+
+
 def test_no_pairs(scores):
     columns = tables.pairs((), scores, (None, None))
     assert columns == {name: [] for name in columns}

@@ -376,6 +376,12 @@ def test_bad_values_are_refused_before_anything_is_written(config, changes, mess
     assert not config.directory.exists()
 
 
+def test_scores_do_not_go_among_the_runs(config):
+    for folder in (config.zoo, pathlib.Path(config.zoo) / config.experiment):
+        with pytest.raises(errors.InvalidValueError, match=r"output: .* holds runs; give a folder of its own"):
+            score_files.compute_scores(dataclasses.replace(config, output=str(folder)))
+
+
 def test_changed_thresholds_are_not_taken_for_done(config):
     directory = score_files.compute_scores(config).directory
     before = state(directory)
