@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from estimators import errors
 from estimators.curvature import blocks
-from estimators.derivatives import passes, per_example, plans
+from estimators.derivatives import layouts, passes, per_example, plans
 from estimators.projections import random_signs, sketches
 
 KINDS = (*sketches.SKETCHES, "two_sided")
@@ -164,11 +164,8 @@ def _widths(dimension: int, num_groups: int, num_inputs: int, num_outputs: int) 
 
 def _side(tensor: tf.Tensor, width: int, key: tf.Tensor, stream: int) -> tf.Tensor:
     """[B, G, T, C] -> [B, G, T, k], groups by matrices of their own; the tensor itself where nothing is saved."""
-    batch, num_groups, places, size = tensor.shape
+    _, num_groups, _, size = tensor.shape
     if width == size:
         return tensor
     signs = random_signs.signs(key, stream, 0, (num_groups, size, width), tensor.dtype) / math.sqrt(width)
-    if num_groups == 1:
-        flat = tf.matmul(tf.reshape(tensor, [-1, size]), signs[0])
-        return tf.reshape(flat, [batch, 1, places, width])
-    return tf.matmul(tensor, signs)
+    return layouts.multiplied(tensor, signs)
