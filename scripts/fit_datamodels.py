@@ -27,10 +27,9 @@ import os
 import re
 
 from absl import flags
-import numpy as np
 
 from heldout.scoring import datamodel_files, datamodels
-from scripts import choices, cli, common_flags, transfer_bar
+from scripts import choices, cli, common_flags, datamodel_texts, transfer_bar
 from zoo import errors, files
 
 _SHARED_FLAGS = ("zoo", "experiment", "device")
@@ -107,7 +106,7 @@ def _report(config: datamodel_files.DatamodelConfig, summary: datamodel_files.Su
     count = files.count_text(len(saved.models), "datamodel")
     print(f"{count} {state}, {len(models)} with weights, output {kind}: {summary.path}")
     if models:
-        _describe(saved.models)
+        print(datamodel_texts.description(saved.models))
     num_least = sum(model.is_least for model in models)
     if num_least:
         print(f"note: {num_least} chose the smallest penalty; a smaller --lambda_ratio might suit them better")
@@ -115,21 +114,6 @@ def _report(config: datamodel_files.DatamodelConfig, summary: datamodel_files.Su
     if num_loose:
         print(f"not within --tolerance: {files.count_text(num_loose, 'fit')}; relative_gap says by how much")
     return 1 if num_loose else 0
-
-
-def _describe(models: Sequence[datamodels.Datamodel]) -> None:
-    """How large the datamodels are, and how well they predict runs that they were not fitted to."""
-    weighted = [model for model in models if len(model.weight)]
-    scored = [model.linear_datamodeling_score for model in weighted if model.num_scored_folds]
-    rank = f"{np.median(scored):.2f}" if scored else "nan"
-    size = np.median([len(model.weight) for model in weighted])
-    r2 = np.median([model.held_out_r2 for model in weighted])
-    print(f"median over those with weights: {size:.0f}, held-out R^2 {r2:.2f}, linear datamodeling score {rank}")
-    varying = [model.held_out_r2 for model in models if not np.isnan(model.held_out_r2)]
-    num_better = sum(r2 > 0 for r2 in varying)
-    print(f"predicted better than by the mean of other runs: {num_better} of {len(varying)} whose output varies")
-    if 2 * num_better < len(varying):
-        print("note: for most targets these runs are too few to tell one subset from another; train more")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[2]
 # Modules of scripts/ that programs are made of.
 _SHARED = {"__init__", "cli", "choices", "common_flags", "terminal", "archive_flags", "archive_pass", "transfer_bar"}
-_SHARED |= {"training_texts", "archive_verification", "runner_flags"}
+_SHARED |= {"training_texts", "datamodel_texts", "archive_verification", "runner_flags"}
 _PROGRAMS = sorted(path.stem for path in (_ROOT / "scripts").glob("*.py") if path.stem not in _SHARED)
 # Started through the Makefile, not installed.
 _NOT_INSTALLED = {"demo"}
