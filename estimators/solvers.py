@@ -309,32 +309,20 @@ class ConjugateGradient:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lissa(solving.Unprepared):
-    """See `lissa.LissaConfig`, whose names these are; the damping is called `damp`.
+class Lissa(lissa.LissaConfig, solving.Unprepared):
+    """See `lissa.LissaConfig`, whose settings these are; the damping is called `damp`.
 
     Attributes:
         curvature: one of `operators.KINDS`.
-        recursion_depth, r, damp, scale, seed, published, tolerance: as there.
-        step_batch_size: training examples of one step, there `batch_size`.
     """
 
     curvature: str = "hessian"
-    recursion_depth: int = 5000
-    r: int = 1
-    damp: float = 0.01
-    scale: float | None = 25.0
-    step_batch_size: int = 1
-    seed: int = 42
-    published: bool = False
-    tolerance: float = 0.0
     name = "lissa"
 
     def make(self, problem: solving.Problem, prepared: solving.Prepared) -> solutions.Solver:
         """See `solving.Settings`."""
         del prepared
-        options = dataclasses.asdict(self)
-        kind, size = options.pop("curvature"), options.pop("step_batch_size")
-        return lissa.LissaSolver(problem.operator(kind), lissa.LissaConfig(**options, batch_size=size))
+        return lissa.LissaSolver(problem.operator(self.curvature), self)
 
 
 SOLVERS: dict[str, Callable[..., solving.Settings]] = {

@@ -30,9 +30,9 @@ class LissaConfig:
         recursion_depth: steps of the recursion; with `r`, r recursion_depth batches should cover the training set.
         r: repeats with other batches, averaged.
         damp: damping; see `published`.
-        scale: divisor of the curvature; None for 1.1 times the largest eigenvalue of the damped curvature, as power
-            iteration finds it on batches.
-        batch_size: training examples in a batch.
+        scale: divisor of the curvature; None for 1.1 + 10 / sqrt(step_batch_size) times the largest eigenvalue that
+            power iteration finds of the curvature of three batches, plus the damping.
+        step_batch_size: training examples in the batch of one step.
         seed: of the batches.
         published: the recursion as first published, whose damping is damp times scale.
         tolerance: stop a repeat early where the mean of the last tenth of the steps moves by less than this share of
@@ -43,16 +43,17 @@ class LissaConfig:
     r: int = 1
     damp: float = 0.01
     scale: float | None = 25.0
-    batch_size: int = 1
+    step_batch_size: int = 1
     seed: int = 42
     published: bool = False
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         solutions.check_damping(self.damp)
-        if min(self.recursion_depth, self.r, self.batch_size) < 1:
+        if min(self.recursion_depth, self.r, self.step_batch_size) < 1:
             raise errors.InvalidArgumentError(
-                f"recursion_depth {self.recursion_depth}, r {self.r}, batch_size {self.batch_size}: must be at least 1"
+                f"recursion_depth {self.recursion_depth}, r {self.r}, step_batch_size {self.step_batch_size}: "
+                "must be at least 1"
             )
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
             raise errors.InvalidArgumentError(f"scale {self.scale}: must be a number above 0, or None to choose it")
@@ -80,7 +81,7 @@ class LissaSolver:
         self._curvature = curvature
         self.scale = self.config.scale or self._find_scale()
         self.damping = self.config.damp * (self.scale if self.config.published else 1.0)
-        self._recursion = curvature.make_recursion(min(self.config.batch_size, curvature.num_train))
+        self._recursion = curvature.make_recursion(min(self.config.step_batch_size, curvature.num_train))
 
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`; the residual takes one further pass over the training examples.
@@ -104,7 +105,7 @@ class LissaSolver:
         """One recursion: (h / scale, steps)."""
         estimate, norms = vectors, tf.norm(vectors, axis=1)
         window = max(self.config.recursion_depth // 10, 1)
-        most = max(1, min(_MAX_STEPS, _MAX_EXAMPLES // self.config.batch_size))
+        most = max(1, min(_MAX_STEPS, _MAX_EXAMPLES // self.config.step_batch_size))
         recent, earlier, step = tf.zeros_like(vectors), None, 0
         while step < self.config.recursion_depth:
             # As many as fit before the next check: each call of a compiled function takes longer than a small step.
@@ -122,7 +123,7 @@ class LissaSolver:
         return estimate / self.scale, self.config.recursion_depth
 
     def _batch(self, random: np.random.Generator) -> np.ndarray:
-        size = min(self.config.batch_size, self._curvature.num_train)
+        size = min(self.config.step_batch_size, self._curvature.num_train)
         return np.sort(random.choice(self._curvature.num_train, size, replace=False))
 
     def _has_settled(self, recent: tf.Tensor, earlier: tf.Tensor) -> bool:
@@ -136,7 +137,7 @@ class LissaSolver:
             raise errors.SolverError(
                 f"LiSSA diverges: after {step} steps the estimate is {growth:.3g} times the vector; the scale "
                 f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch; use a larger scale or "
-                "batch_size, or scale=None to have it chosen"
+                "step_batch_size, or scale=None to have it chosen"
             )
 
     def _find_scale(self) -> float:
@@ -154,5 +155,5 @@ class LissaSolver:
         if largest == 0:
             raise errors.SolverError("the curvature of the batches is zero, so that no scale fits; give a scale")
         # Other batches may be steeper than the three that were seen: single examples by an order of magnitude.
-        margin = 1.1 + 10.0 / math.sqrt(self.config.batch_size)
+        margin = 1.1 + 10.0 / math.sqrt(self.config.step_batch_size)
         return margin * largest + (0.0 if self.config.published else self.config.damp)

@@ -193,18 +193,8 @@ def read(path: files.PathLike) -> ClassMeans:
     found = npz.read(path, ["schema_version", *_FIELDS, "num_runs"])
     size = found["num_train"].size
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_FIELDS, (size,))
-    shapes |= {"mean": (size, size), "standard_error": (size, size), "num_runs": (), "schema_version": ()}
-    for name, shape in shapes.items():
-        if found[name].shape != shape or found[name].dtype.kind not in "if":
-            raise errors.DamagedFileError(
-                f"{path}: {name} has dtype {found[name].dtype} and shape {found[name].shape}, expected numbers of "
-                f"shape {shape}; delete it and compute the scores again"
-            )
-    if found["schema_version"] != saved_scores.SCHEMA_VERSION:
-        raise errors.DamagedFileError(
-            f"{path}: schema version {found['schema_version']}, expected {saved_scores.SCHEMA_VERSION}; use the "
-            "program version that wrote it, or delete it and compute the scores again"
-        )
+    shapes |= {"mean": (size, size), "standard_error": (size, size), "num_runs": ()}
+    saved_scores.check_members(path, found, shapes)
     mean, error, num_train, num_undefined, num_test = (found[name] for name in _FIELDS)
     return ClassMeans(mean, error, num_train, num_undefined, num_test, int(found["num_runs"]))
 

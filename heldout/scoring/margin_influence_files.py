@@ -279,22 +279,12 @@ def read(path: files.PathLike) -> MarginInfluence:
     found = npz.read(path, ["schema_version", *_SCALARS, *_VECTORS, *_NAMES])
     sizes = {"by_train": found["num_in"].size, "by_test": found["largest_per_test"].size}
     k = found["by_train_helpful"].shape[-1] if found["by_train_helpful"].ndim == 2 else 0
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("schema_version", *_SCALARS), ())
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_SCALARS, ())
     shapes |= dict.fromkeys(("num_in", "num_heldout"), (sizes["by_train"],))
     shapes |= dict.fromkeys(("num_clipped", "largest_per_test"), (sizes["by_test"],))
     shapes |= {"bin_counts": (influence_extremes.NUM_BINS,)}
     shapes |= {f"{part}_{field}": (sizes[part], k) for part in _LISTS for field in _LIST_FIELDS}
-    for name, shape in shapes.items():
-        if found[name].shape != shape or found[name].dtype.kind not in "if":
-            raise errors.DamagedFileError(
-                f"{path}: {name} has dtype {found[name].dtype} and shape {found[name].shape}, expected numbers of "
-                f"shape {shape}; delete it and compute the scores again"
-            )
-    if found["schema_version"] != saved_scores.SCHEMA_VERSION:
-        raise errors.DamagedFileError(
-            f"{path}: schema version {found['schema_version']}, expected {saved_scores.SCHEMA_VERSION}; use the "
-            "program version that wrote it, or delete it and compute the scores again"
-        )
+    saved_scores.check_members(path, found, shapes)
     fields: dict[str, Any] = {name: found[name].item() for name in _SCALARS}
     fields |= {name: found[name] for name in _VECTORS}
     fields |= {part: Strongest(*(found[f"{part}_{field}"] for field in _LIST_FIELDS)) for part in _LISTS}

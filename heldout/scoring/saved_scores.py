@@ -266,6 +266,30 @@ def read_record(directory: pathlib.Path) -> dict[str, Any] | None:
     return record
 
 
+def check_members(path: files.PathLike, found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses an npz file of scores whose arrays are not what this version writes.
+
+    Args:
+        path: of the file.
+        found: its members, `schema_version` among them.
+        shapes: the shape of each that holds numbers.
+
+    Raises:
+        DamagedFileError: an array has another shape or no numbers, or the schema version is another.
+    """
+    for name, shape in {**shapes, "schema_version": ()}.items():
+        if found[name].shape != shape or found[name].dtype.kind not in "if":
+            raise errors.DamagedFileError(
+                f"{path}: {name} has dtype {found[name].dtype} and shape {found[name].shape}, expected numbers of "
+                f"shape {shape}; delete it and compute the scores again"
+            )
+    if found["schema_version"] != SCHEMA_VERSION:
+        raise errors.DamagedFileError(
+            f"{path}: schema version {found['schema_version']}, expected {SCHEMA_VERSION}; use the program version "
+            "that wrote it, or delete it and compute the scores again"
+        )
+
+
 def _check_kinds(path: pathlib.Path, found: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     for name, kind in kinds.items():
         if type(found.get(name)) is not kind:

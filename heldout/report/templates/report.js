@@ -280,10 +280,13 @@
   // ---- panels of examples, one above the page: #train-7 ------------------------------------------------------------
   const panel = document.getElementById("panel");
   let below = "";  // the address without a panel
-  let opened = 0;  // panels on the way here
-  const beganHere = !Object.hasOwn(data.panels, location.hash.slice(1));
+  // A page that is opened at a panel gets a step below it, so that a step back closes the panel and does not leave.
+  function stepBelow() {
+    const first = location.hash;
+    if (!Object.hasOwn(data.panels, first.slice(1)) || history.state === "below") return;
+    try { history.replaceState("below", "", location.href.split("#")[0]); history.pushState("below", "", first); } catch (error) { /* as above */ }
+  }
   function openPanel(name) {
-    opened += 1;
     document.getElementById("panel-content").replaceChildren(...panelOf(name));
     if (!panel.open) panel.showModal();
     panel.scrollTop = 0;
@@ -331,8 +334,7 @@
     row.title = isInside ? "open its panel" : "it has no panel: find it in the table";
     return row;
   }
-  // Of a page that began with a panel, the step before lies outside.
-  document.getElementById("panel-back").addEventListener("click", () => beganHere || opened > 1 ? history.back() : closePanel());
+  document.getElementById("panel-back").addEventListener("click", () => history.back());
   document.getElementById("panel-close").addEventListener("click", closePanel);
   panel.addEventListener("cancel", (event) => { event.preventDefault(); closePanel(); });
   panel.addEventListener("click", (event) => { if (event.target === panel) closePanel(); });
@@ -360,6 +362,7 @@
   views.examples.draw();
   views.pairs.draw();
   window.addEventListener("hashchange", follow);
+  stepBelow();
   follow();
   markSection();
 })();

@@ -198,13 +198,12 @@ def test_lissa_averages_its_repeats_towards_the_inverse():
     curvature = _mlp_curvature()
     vectors = _vectors(3, curvature.size)
     truth = explicit.ExplicitSolver(curvature, 0.1).solve(tf.constant(vectors)).values
-    config = lissa.LissaConfig(500, damp=0.1, scale=None, batch_size=7)
+    config = lissa.LissaConfig(500, damp=0.1, scale=None, step_batch_size=7)
     np.testing.assert_allclose(
         lissa.LissaSolver(curvature, config).solve(tf.constant(vectors)).values, truth, rtol=1e-3
     )
     stochastic = [
-        lissa.LissaSolver(curvature, lissa.LissaConfig(300, r, 0.1, None, batch_size=1)).solve(tf.constant(vectors))
-        for r in (1, 8)
+        lissa.LissaSolver(curvature, lissa.LissaConfig(300, r, 0.1, None)).solve(tf.constant(vectors)) for r in (1, 8)
     ]
     far = [np.linalg.norm(found.values - truth) / np.linalg.norm(truth) for found in stochastic]
     assert far[1] < far[0]
@@ -212,7 +211,7 @@ def test_lissa_averages_its_repeats_towards_the_inverse():
 
 
 def test_lissa_stops_when_it_has_settled():
-    config = lissa.LissaConfig(5000, damp=0.1, scale=None, batch_size=7, tolerance=1e-3)
+    config = lissa.LissaConfig(5000, damp=0.1, scale=None, step_batch_size=7, tolerance=1e-3)
     curvature = _mlp_curvature()
     vectors = tf.constant(_vectors(1, curvature.size))
     found = lissa.LissaSolver(curvature, config).solve(vectors)

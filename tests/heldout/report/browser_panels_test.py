@@ -112,6 +112,19 @@ def test_an_address_opens_a_panel_and_the_table_leads_there(browser, page_path):
     assert browser.value("document.querySelectorAll('#examples tbody tr').length") == 1
 
 
+def test_steps_back_from_a_page_that_began_with_a_panel_stay_on_it(browser, page_path):
+    first, second = f"train-{simulated.MEMORIZED}", f"test-{simulated.DEPENDENT_TEST}"
+    browser.open(page_path, f"#{first}")
+    browser.wait(f"location.hash === '#{first}' && document.getElementById('panel').open")
+    browser.click(f"#panel a[href='#{second}']")
+    browser.wait(f"location.hash === '#{second}'")
+    browser.click("#panel-back")
+    browser.wait(f"location.hash === '#{first}' && document.getElementById('panel').open")
+    browser.click("#panel-back")
+    browser.wait("location.hash === '' && !document.getElementById('panel').open")
+    assert browser.value("location.pathname").endswith(page_path.name)
+
+
 def test_closing_keeps_the_view_of_the_table(browser, page_path):
     browser.open(page_path, "#examples?sort=index&class=1")
     browser.click("#examples tbody tr:nth-child(3) td a")
