@@ -70,6 +70,7 @@ PROGRAMS = [
     "plan_runs",
     "compare_scores",
     "merge_zoos",
+    "compute_influence_functions",
 ]
 
 setuptools.setup(
@@ -100,6 +101,7 @@ setuptools.setup(
         "zoo.archive",
         "zoo.remote",
         "scripts",
+        "scripts.attribution",
     ],
     package_data={"heldout.report": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,

@@ -15,51 +15,25 @@ positive helps. Koh & Liang's up-weighting influence -g_t^T H^-1 g_i is n times 
 """
 
 from collections.abc import Iterator
-import dataclasses
 import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from estimators import artifacts, errors, examples, gradient_products, score_matrix, solvers, solving, targets
+from estimators import (
+    artifacts,
+    errors,
+    examples,
+    fitted_curvature,
+    gradient_products,
+    score_matrix,
+    solvers,
+    solving,
+    targets,
+)
 from estimators.curvature import solutions
 from estimators.derivatives import per_example, plans
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Fitted:
-    """What is known once the curvature is.
-
-    Attributes:
-        problem: what was fitted.
-        prepared: what can be stored.
-        solver: the inverse.
-        gradients: (inputs, labels) -> [B, P], of "loss" and of "measured".
-        weights: their fingerprint.
-    """
-
-    problem: solving.Problem
-    prepared: solving.Prepared
-    solver: solutions.Solver
-    gradients: dict[str, per_example.Compiled]
-    weights: str
-
-    @property
-    def num_train(self) -> int:
-        """N."""
-        return len(self.problem.train)
-
-    def quadratic_forms(self) -> per_example.Compiled:
-        """A function (inputs, labels) -> [B], g_b^T (C + damping I)^-1 g_b of the loss of each example."""
-        if isinstance(self.solver, solving.DirectSolver):
-            return self.solver.make_quadratic_forms(self.problem.plan)
-
-        def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
-            rows = self.gradients["loss"](inputs, labels)
-            return tf.reduce_sum(rows * self.solver.solve(rows).values, axis=1)
-
-        return compute
 
 
 class InfluenceFunctions:
@@ -96,7 +70,7 @@ class InfluenceFunctions:
         self.blocks = gradient_products.choose_blocks(
             target.num_parameters, target.dtype.size, batch_size, memory_limit_mb
         )
-        self._fitted: _Fitted | None = None
+        self._fitted: fitted_curvature.FittedCurvature | None = None
 
     def fit(self, train: Any) -> "InfluenceFunctions":
         """Prepares the inverse of the curvature over training examples.
@@ -120,15 +94,16 @@ class InfluenceFunctions:
         return solving.Problem(plans.make(self.target, data), data, self.blocks.train)
 
     def _set(self, problem: solving.Problem, prepared: solving.Prepared) -> None:
-        self._fitted = _Fitted(
+        self._fitted = fitted_curvature.FittedCurvature(
             problem,
             prepared,
             self.settings.make(problem, prepared),
             {of: per_example.make_gradients(problem.plan, of) for of in per_example.OF},
             artifacts.weights_fingerprint(self.target),
+            self.blocks,
         )
 
-    def fitted(self) -> "_Fitted":
+    def fitted(self) -> fitted_curvature.FittedCurvature:
         """What `fit` made.
 
         Raises:
@@ -172,7 +147,6 @@ class InfluenceFunctions:
         """
         train, test = examples.of(train), examples.of(test)
         fitted = self.fitted()
-        gradient_products.check_examples(self.target, train, "loss")
         values = score_matrix.output_array(out, len(train), len(test), self.target.dtype.as_numpy_dtype)
         residuals, converged = np.empty(len(test)), np.empty(len(test), bool)
         num_blocks = -(-len(test) // self.blocks.test)
@@ -181,18 +155,15 @@ class InfluenceFunctions:
             found = list(self.solutions(test.take(columns), of))
             residuals[columns] = np.concatenate([one.residuals for one in found])
             converged[columns] = np.concatenate([one.converged for one in found])
-            gradient_products.fill(
-                fitted.gradients["loss"],
+            fitted.multiply(
                 train,
                 tf.concat([one.values for one in found], axis=0),
-                -1.0 / fitted.num_train,
                 values[:, columns],
-                self.blocks.train,
                 lambda done, total, number=number: progress(number * total + done, num_blocks * total),  # type: ignore[misc]
             )
-        return self._labelled(values, train, test, of, residuals, converged)
+        return self.labelled(values, train, test, of, residuals, converged)
 
-    def _labelled(
+    def labelled(
         self,
         values: np.ndarray,
         train: examples.Examples,
@@ -201,6 +172,20 @@ class InfluenceFunctions:
         residuals: np.ndarray,
         converged: np.ndarray,
     ) -> score_matrix.ScoreMatrix:
+        """Scores that were computed in parts, with all that `scores` says of them.
+
+        Args:
+            values: [num_train, num_test].
+            train: the training examples.
+            test: the test examples.
+            of: "loss" or "measured".
+            residuals: [num_test], of their solutions.
+            converged: [num_test].
+
+        Raises:
+            InvalidArgumentError: `of` is unknown, or `fit` was not called.
+            MismatchError: shapes do not belong together, or the weights have changed.
+        """
         measured, fitted = gradient_products.measured_name(self.target, of), self.fitted()
         return score_matrix.ScoreMatrix(
             values,
@@ -235,13 +220,7 @@ class InfluenceFunctions:
         Raises:
             See `scores`.
         """
-        test, fitted = examples.of(test), self.fitted()
-        per_example.check_of(of)
-        gradient_products.check_examples(self.target, test, of)
-        for batch, count in gradient_products.even_batches(test, self.blocks.solve):
-            rows = fitted.gradients[of](batch.inputs, batch.labels)[:count]
-            gradient_products.check_finite(rows, batch.ids)
-            yield fitted.solver.solve(rows)
+        yield from self.fitted().solutions(examples.of(test), of)
 
     def set_scores(self, train: Any, test: Any, of: str = "loss") -> np.ndarray:
         """[num_train], the scores for the mean over a set of test examples, from one solution.
@@ -260,7 +239,6 @@ class InfluenceFunctions:
         train, test = examples.of(train), examples.of(test)
         fitted = self.fitted()
         per_example.check_of(of)
-        gradient_products.check_examples(self.target, train, "loss")
         gradient_products.check_examples(self.target, test, of)
         total = tf.zeros([1, self.target.num_parameters], self.target.dtype)
         for batch, count in gradient_products.even_batches(test, self.blocks.train):
@@ -269,9 +247,7 @@ class InfluenceFunctions:
             total += tf.reduce_sum(rows, axis=0, keepdims=True)
         values = np.empty((len(train), 1), self.target.dtype.as_numpy_dtype)
         found = fitted.solver.solve(total / len(test)).values
-        gradient_products.fill(
-            fitted.gradients["loss"], train, found, -1.0 / fitted.num_train, values, self.blocks.train
-        )
+        fitted.multiply(train, found, values)
         return values[:, 0]
 
     def self_scores(self, train: Any) -> np.ndarray:
@@ -355,11 +331,25 @@ class InfluenceFunctions:
             solver = solvers.find(stored.pop("solver"), stored | options)
             options = {}
         found = cls(target, solver, batch_size=batch_size, memory_limit_mb=memory_limit_mb, **options)
-        problem = found._make_problem(train)
-        wanted = artifacts.origin(target, problem.train, found.settings.prepared_by)
-        prepared = artifacts.load_prepared(folder, wanted)
-        found._set(problem, prepared)
-        return found
+        return found.restore(folder, train)
+
+    def restore(self, folder: str | os.PathLike[str], train: Any) -> "InfluenceFunctions":
+        """Takes what `save` stored in the place of `fit`.
+
+        Args:
+            folder: of `save`.
+            train: the training examples, as they were fitted.
+
+        Returns:
+            Itself.
+
+        Raises:
+            See `load`.
+        """
+        problem = self._make_problem(train)
+        wanted = artifacts.origin(self.target, problem.train, self.settings.prepared_by)
+        self._set(problem, artifacts.load_prepared(folder, wanted))
+        return self
 
 
 def influence_on(

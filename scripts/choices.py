@@ -13,11 +13,11 @@ from zoo import errors, files, layout
 _MOST_RUNS = 10**7
 
 
-def run_ids(text: str, flag: str = "run_ids") -> tuple[int, ...]:
-    """Run ids of "0:400", "7" or "0:10,20,30:40"; a range leaves out its end, as in Python.
+def run_ids(text: str, flag: str = "run_ids", noun: str = "run") -> tuple[int, ...]:
+    """Run ids, or other whole numbers, of "0:400", "7" or "0:10,20,30:40"; a range leaves out its end, as in Python.
 
     Raises:
-        InvalidValueError: not of this form, or a run id twice.
+        InvalidValueError: not of this form, or a number twice.
     """
     ids: list[int] = []
     for part in text.split(","):
@@ -26,11 +26,11 @@ def run_ids(text: str, flag: str = "run_ids") -> tuple[int, ...]:
             raise errors.InvalidValueError(f"--{flag}={text}: {part!r} is neither a number nor a range like 0:400")
         wanted = range(int(start), int(stop)) if colon else range(int(start), int(start) + 1)
         if len(ids) + len(wanted) > _MOST_RUNS:
-            raise errors.InvalidValueError(f"--{flag}={text}: more than {_MOST_RUNS} runs; name fewer")
+            raise errors.InvalidValueError(f"--{flag}={text}: more than {_MOST_RUNS} {noun}s; name fewer")
         ids.extend(wanted)
     twice = [run_id for run_id, count in collections.Counter(ids).items() if count > 1]
     if twice:
-        raise errors.InvalidValueError(f"--{flag}={text}: run {min(twice)} is named twice; name each run once")
+        raise errors.InvalidValueError(f"--{flag}={text}: {noun} {min(twice)} is named twice; name each {noun} once")
     if not ids:
         raise errors.InvalidValueError(f"--{flag}={text}: the range is empty; a range leaves out its end, as in 0:400")
     return tuple(ids)
@@ -79,6 +79,20 @@ def integer_or_auto(flag: str, text: str) -> int | None:
         return int(text)
     except ValueError as error:
         raise errors.InvalidValueError(f"--{flag}={text}: expected a whole number, or auto") from error
+
+
+def number_or_auto(flag: str, text: str) -> float | None:
+    """A number; None for "auto".
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise errors.InvalidValueError(f"--{flag}={text}: expected a number, or auto") from error
 
 
 def required_list(flag: str, parts: list[str] | None) -> list[str]:

@@ -18,6 +18,7 @@ from estimators.curvature import operators, solutions
 
 # A recursion whose result has grown to this many times v diverges: the damped inverse would need a damping below it.
 _MAX_GROWTH = 1e12
+_MOST_DOUBLINGS = 10
 # Steps, and examples, of one call; its batches are read before.
 _MAX_STEPS, _MAX_EXAMPLES = 50, 1024
 
@@ -31,12 +32,13 @@ class LissaConfig:
         r: repeats with other batches, averaged.
         damp: damping; see `published`.
         scale: divisor of the curvature; None for 1.1 + 10 / sqrt(step_batch_size) times the largest eigenvalue that
-            power iteration finds of the curvature of three batches, plus the damping.
+            power iteration finds of the curvature of three batches, plus the damping, and twice that as often as the
+            recursion diverges, ten times at most.
         step_batch_size: training examples in the batch of one step.
         seed: of the batches.
         published: the recursion as first published, whose damping is damp times scale.
         tolerance: stop a repeat early where the mean of the last tenth of the steps moves by less than this share of
-            itself; 0 for never.
+            itself, and take no further repeats once one moves their mean by less; 0 for never.
     """
 
     recursion_depth: int = 5000
@@ -79,27 +81,48 @@ class LissaSolver:
         """
         self.config = config or LissaConfig()
         self._curvature = curvature
-        self.scale = self.config.scale or self._find_scale()
-        self.damping = self.config.damp * (self.scale if self.config.published else 1.0)
+        self._set_scale(self.config.scale or self._find_scale())
         self._recursion = curvature.make_recursion(min(self.config.step_batch_size, curvature.num_train))
 
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
         """See `solutions.Solver`; the residual takes one further pass over the training examples.
 
         Raises:
-            SolverError: the recursion diverges because the scale is too small.
+            SolverError: the recursion diverges because the scale is too small, or the damped curvature is not positive.
         """
         vectors = solutions.check_vectors(vectors, self._curvature.size)
-        before, rounds, total = self._curvature.num_products, 0, tf.zeros_like(vectors)
-        for repeat in range(self.config.r):
-            part, num_steps = self._repeat(vectors, np.random.default_rng([self.config.seed, repeat]))
-            total += part
-            rounds += num_steps
-        values = total / self.config.r
+        before = self._curvature.num_products
+        values, rounds = self._mean_of_repeats(vectors)
         residuals = solutions.relative_residuals(self._curvature.products(values), values, vectors, self.damping)
         # A stochastic mean is as good as it is; that it is a solution to a per cent is all that is asked here.
         converged = residuals < max(self.config.tolerance, 1e-2)
         return solutions.Solution(values, residuals, converged, rounds, self._curvature.num_products - before)
+
+    def _mean_of_repeats(self, vectors: tf.Tensor) -> tuple[tf.Tensor, int]:
+        """(mean over repeats, steps of all together); fewer repeats than `r` where the mean has settled."""
+        rounds, mean = 0, tf.zeros_like(vectors)
+        for repeat in range(self.config.r):
+            part, num_steps = self._converging_repeat(vectors, repeat)
+            rounds += num_steps
+            earlier, mean = mean, mean + (part - mean) / (repeat + 1)
+            if repeat and self._has_settled(mean, earlier):
+                break
+        return mean, rounds
+
+    def _converging_repeat(self, vectors: tf.Tensor, repeat: int) -> tuple[tf.Tensor, int]:
+        """One repeat; a scale that was chosen and not given is doubled, for good, where the recursion diverges."""
+        for doubling in range(_MOST_DOUBLINGS + 1):
+            try:
+                return self._repeat(vectors, np.random.default_rng([self.config.seed, repeat]))
+            except errors.SolverError:
+                if self.config.scale is not None or doubling == _MOST_DOUBLINGS:
+                    raise
+                self._set_scale(2.0 * self.scale)
+        raise AssertionError("unreachable")
+
+    def _set_scale(self, scale: float) -> None:
+        self.scale = scale
+        self.damping = self.config.damp * (scale if self.config.published else 1.0)
 
     def _repeat(self, vectors: tf.Tensor, random: np.random.Generator) -> tuple[tf.Tensor, int]:
         """One recursion: (h / scale, steps)."""
@@ -136,8 +159,9 @@ class LissaSolver:
         if not growth <= min(2.0 * step + 2.0, _MAX_GROWTH):
             raise errors.SolverError(
                 f"LiSSA diverges: after {step} steps the estimate is {growth:.3g} times the vector; the scale "
-                f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch; use a larger scale or "
-                "step_batch_size, or scale=None to have it chosen"
+                f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch, or the damped curvature "
+                "is not positive; use a larger scale, step_batch_size or damping, or have the scale chosen (None, or "
+                "auto in programs)"
             )
 
     def _find_scale(self) -> float:

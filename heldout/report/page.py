@@ -136,7 +136,7 @@ def build(
         "tables": {name: len(next(iter(rows.values()))) for name, rows in columns.items()},
         "payload": tables.payload(columns, view.class_names, embedded) | {"panels": linked, "largestEffect": largest},
     }
-    return Page(_environment(view.class_names).get_template("report.html.j2").render(context), charts)
+    return Page(environment(view.class_names).get_template("report.html.j2").render(context), charts)
 
 
 def _charts(
@@ -276,7 +276,12 @@ def _embed(
     return embedded, table
 
 
-def _environment(class_names: Sequence[str] | None) -> "jinja2.Environment":
+def environment(class_names: Sequence[str] | None) -> "jinja2.Environment":
+    """What templates are rendered with: everything escaped, our filters, style sheet and script.
+
+    Args:
+        class_names: by label; None where labels are shown as numbers.
+    """
     import jinja2  # heavy, and needed by reports only
     import markupsafe
 

@@ -214,18 +214,19 @@ class _ProcessWorker:
         self._process.close()
 
 
-def check_shared(path: files.PathLike) -> None:
+def check_shared(path: files.PathLike, flag: str = "zoo") -> None:
     """To be asked by workers that may be on another machine than the program, before they write into its folders.
 
     Args:
         path: a file that the program has written there.
+        flag: names the folder.
 
     Raises:
         MissingFileError: it is not seen from here.
     """
     if not pathlib.Path(path).is_file():
         raise errors.MissingFileError(
-            f"{path}: not seen by the worker on {socket.gethostname()}; --zoo must be a folder that all machines share"
+            f"{path}: not seen by the worker on {socket.gethostname()}; --{flag} must be a folder that all machines share"
         )
 
 

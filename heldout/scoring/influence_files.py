@@ -1,6 +1,5 @@
 """Subset influence of one ratio, from the run table to the files of the score folder."""
 
-import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from heldout import devices
-from heldout.running import dispatch, runners, workers
+from heldout.running import retries, runners, workers
 from heldout.scoring import (
     device_counts,
     influence_matrix,
@@ -33,7 +32,6 @@ from zoo import errors, files, layout, npz, run_table
 _EXPECTED_CANDIDATES = 1e5
 _LARGEST_SHARE = 1e-3
 _CLASS_ROWS = 1024
-_MOST_LOSSES = 3
 _RUN_DIGEST = "run_digest"
 # The runs, in the folder that workers read while they start.
 TABLE_NAME = "table.npz"
@@ -214,7 +212,7 @@ def _on_cluster(
             [{"tile": tile.start} for tile in missing],
             num_workers=num_workers,
             supplies={"runs": functools.partial(_supply, runs)},
-            recover=_AgainThrice(),
+            recover=retries.Retries("tile", "the tile of row"),
         )
         with contextlib.closing(messages):
             for message in messages:
@@ -227,22 +225,6 @@ def _supply(runs: run_table.RunTable, folder: str) -> None:
     """Writes the runs for workers to read."""
     os.mkdir(folder)
     run_table.write(pathlib.Path(folder) / TABLE_NAME, runs)
-
-
-class _AgainThrice:
-    """Hands a tile whose worker was lost out again, until it has lost three."""
-
-    def __init__(self) -> None:
-        self._losses: collections.Counter[int] = collections.Counter()
-
-    def __call__(self, loss: dispatch.Loss) -> dispatch.Recovery:
-        tile = loss.task["tile"]
-        self._losses[tile] += 1
-        if self._losses[tile] == _MOST_LOSSES:
-            raise dispatch.WorkerError(
-                f"the tile of row {tile} lost its worker {_MOST_LOSSES} times: {loss.end.obituary()}"
-            )
-        return dispatch.Recovery([loss.task], {"note": f"{loss.end.cause}; its tile will be done again"})
 
 
 def run_digests(runs: run_table.RunTable) -> np.ndarray:

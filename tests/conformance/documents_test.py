@@ -10,12 +10,14 @@ import re
 import numpy as np
 import pytest
 
+from estimators import artifacts, score_matrix
 from heldout import models, report, subsets
 from heldout.datasets import dataset, registry
 from heldout.evaluation import evaluation_files, margins
 from heldout.experiments import label_noise, recipes, training_files
 from heldout.scoring import datamodel_files, datamodels, optional_files, score_config, score_files
 from heldout.training import failures, run_results
+from scripts.attribution import influence_files
 from tests import cases
 from zoo import aux_arrays, checkpoints, layout, run_table_update
 from zoo.archive import index, pack
@@ -178,6 +180,7 @@ def folder(tmp_path_factory):
     failures.append(zoo, experiment, failures.describe(recipe, failed))
     _write_evaluation(zoo, experiment)
     _write_margins(here, data)
+    _write_influence(here / "influence")
     data.save(here / "dataset")
     pack.pack(zoo, experiment, here / "packed", pack.Options())
     np.save(here / "mnist-cscores.npy", np.zeros(60000))
@@ -206,6 +209,15 @@ def _write_margins(here: pathlib.Path, data: dataset.Dataset) -> None:
     score_files.compute_scores(
         score_config.ScoreConfig(str(zoo), "digits-mlp", num_draws=10, output=output, margin_influence=True)
     )
+
+
+def _write_influence(here: pathlib.Path) -> None:
+    """Scores of an estimator, and their average."""
+    matrix = score_matrix.ScoreMatrix(
+        np.arange(12.0).reshape(4, 3), np.arange(4), np.arange(3), "m", "raises the loss", "loss", lower_is_better=True
+    )
+    artifacts.save_scores(here / "scores", matrix)
+    influence_files.write_average(here, matrix.train_ids, matrix.test_ids, matrix.values.mean(axis=1), {"a": 1})
 
 
 def _write_imagenet_index(path: pathlib.Path) -> None:
@@ -260,6 +272,8 @@ _MEMBERS = {
     "`reliability.json`": "zoo/digits-mlp/scores/reliability.json",
     "`<run_id>.npz`": "zoo/digits-mlp/evaluation/test/0.7/12.npz",
     "Report files": "zoo/digits-mlp/report/report.json",
+    "`scores/` and `factors/`": "influence/scores/manifest.json",
+    "`average_influence.npz`": "influence/average_influence.npz",
 }
 
 
@@ -271,7 +285,8 @@ def section(title: str) -> str:
 
 def described(title: str) -> dict[str, str]:
     """Type of each member by name, as the table under a heading gives it."""
-    first = "Member of `report.json`" if title == "Report files" else "Member"
+    firsts = {"Report files": "Member of `report.json`", "`scores/` and `factors/`": "Member of `manifest.json`"}
+    first = firsts.get(title, "Member")
     return {row[0].strip("`"): row[1] for row in table_rows(section(title), first)}
 
 

@@ -526,3 +526,38 @@ def test_home_folders_are_expanded(tmp_path, dataset):
     environment = os.environ | {"HOME": str(tmp_path)}
     result = start("list_zoo", "--zoo=~/nowhere", env=environment)
     assert f"{tmp_path}/nowhere" in result.stderr
+
+
+def test_influence_functions_of_a_run_and_of_ones_own_model(zoo, dataset, tmp_path):
+    arguments = [f"--run={zoo}/tiny/0.7/2", f"--dataset={dataset}", "--test_sample_num=1", f"--outdir={tmp_path / 'o'}"]
+    result = start("compute_influence_functions", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "42 training and 10 test examples, ekfac: done" in result.stdout
+    assert re.search(r"most helpful for test example 0 \(label \d\): \d+ \(label \d, \+", result.stdout)
+    written = {path.name for path in (tmp_path / "o").iterdir()}
+    files_named = {"scores", "average_influence.npz", "influence_results_0_1.json", "gallery.html"}
+    assert files_named | {"influences_results_meta_0-1.json", "config.json", "factors"} == written
+    again = start("compute_influence_functions", *arguments)
+    assert "up to date, nothing to do" in again.stdout
+    other = start("compute_influence_functions", *arguments, "--damp=0.5")
+    assert other.returncode == 1
+    assert "solver.damping: there 0.01, asked for 0.5" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--outdir=o"], "which model: give --run"),
+        (["--run=z/e/0.5/1", "--r=3"], "--r says nothing with --method=ekfac"),
+        (["--run=z/e/0.5/1", "--workers=3"], "--workers says nothing without --runner=ray"),
+        (["--run=z/e/0.5/1", "--test_ids=1,1"], "--test_ids=1,1: test example 1 is named twice"),
+        (["--run=z/e/0.5/1", "--options=[]"], "--options=[]: expected a JSON object"),
+        (["--run=z/e/0.5/1", "--method=lissa", "--scale=x"], "--scale=x: expected a number, or auto"),
+        (["--model=nowhere:make"], "--model=nowhere:make: cannot be imported"),
+    ],
+)
+def test_influence_functions_that_cannot_be_asked_for(arguments, message, tmp_path):
+    result = start("compute_influence_functions", *arguments, f"--log_filename={tmp_path / 'log'}")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode in (1, 2)

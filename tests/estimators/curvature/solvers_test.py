@@ -1,5 +1,7 @@
 """Every solver against dense inverses in float64, and against what is known to go wrong."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -218,6 +220,31 @@ def test_lissa_stops_when_it_has_settled():
     truth = explicit.ExplicitSolver(curvature, 0.1).solve(vectors).values
     assert found.num_iterations < 5000
     np.testing.assert_allclose(found.values, truth, rtol=0, atol=0.02 * np.abs(truth).max())
+
+
+def test_lissa_takes_no_further_repeats_once_their_mean_has_settled():
+    """With batches of all examples every repeat is the first one again."""
+    vectors = tf.constant([[1.0]], tf.float64)
+    config = lissa.LissaConfig(400, r=8, damp=0.01, scale=10.0, step_batch_size=3, tolerance=1e-6)
+    found = lissa.LissaSolver(_quadratic(2.0), config).solve(vectors)
+    once = lissa.LissaSolver(_quadratic(2.0), dataclasses.replace(config, r=1)).solve(vectors)
+    np.testing.assert_allclose(found.values, [[1 / 2.01]], rtol=1e-5)
+    assert found.num_iterations == 2 * once.num_iterations
+    every = lissa.LissaSolver(_quadratic(2.0), dataclasses.replace(config, tolerance=0.0)).solve(vectors)
+    assert every.num_iterations == 8 * 400
+
+
+def test_a_scale_that_was_chosen_is_doubled_where_it_diverges(monkeypatch):
+    monkeypatch.setattr(lissa.LissaSolver, "_find_scale", lambda self: 0.25)
+    solver = lissa.LissaSolver(_quadratic(2.0), lissa.LissaConfig(500, damp=0.5, scale=None))
+    found = solver.solve(tf.constant([[1.0]], tf.float64))
+    np.testing.assert_allclose(found.values, [[1 / 2.5]], rtol=1e-9)
+    assert (solver.scale, solver.damping) == (2.0, 0.5)
+    monkeypatch.setattr(lissa.LissaSolver, "_find_scale", lambda self: 2.0**-12)
+    never = lissa.LissaSolver(_quadratic(2.0), lissa.LissaConfig(500, damp=0.5, scale=None))
+    with pytest.raises(errors.SolverError, match="or the damped curvature is not positive"):
+        never.solve(tf.constant([[1.0]], tf.float64))
+    assert never.scale == 0.25
 
 
 def test_lissa_with_one_seed_is_the_same():

@@ -129,15 +129,6 @@ def test_a_folder_that_is_not_shared_is_named(tmp_path):
         list(messages)
 
 
-def test_a_tile_that_loses_its_workers_ends_the_computation():
-    again = influence_files._AgainThrice()
-    loss = dispatch.Loss({"tile": 16384}, [], dispatch.End("worker 1 was killed", "", True))
-    for _ in range(2):
-        assert again(loss).tasks == [{"tile": 16384}]
-    with pytest.raises(dispatch.WorkerError, match="tile of row 16384 lost its worker 3 times"):
-        again(loss)
-
-
 @pytest.mark.slow
 def test_on_a_cluster_whose_workers_are_killed_the_bytes_are_the_same(tmp_path):
     pytest.importorskip("ray", reason="pip install 'heldout[ray]'")

@@ -1,0 +1,238 @@
+"""The files of `compute_influence_functions`.
+
+    <outdir>/config.json                            what was asked for, with fingerprints; another config is refused
+    <outdir>/factors/                               what the solver prepared (see estimators/artifacts.py)
+    <outdir>/.blocks/<first test position>.npz      scores of a block of test examples, until all are there
+    <outdir>/scores/                                the matrix [num_train, num_test] with its labels
+    <outdir>/average_influence.npz                  influence averaged over the test examples, with rankings
+    <outdir>/influence_results_<start>_<num>.json   the schema of the PyTorch packages, where it is not too large
+    <outdir>/gallery.html                           images
+    <outdir>/influences_results_meta_<start>-<num>.json   written last: what all of it means
+
+`influence` is R = +(1/n) g_i^T (C + damping I)^-1 g_t: positive helps. The package that coined the JSON schema wrote
+its negative, and took the most negative for harmful.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from scripts.attribution import influence_config
+from zoo import errors, files, npz
+
+SCHEMA_VERSION = 1
+CONFIG_NAME = "config.json"
+FACTORS_NAME = "factors"
+SCORES_NAME = "scores"
+AVERAGE_NAME = "average_influence.npz"
+GALLERY_NAME = "gallery.html"
+_BLOCKS_NAME = ".blocks"
+_SIGN = (
+    "influence is R = +(1/n) g_i^T (C + damping I)^-1 g_t, the predicted rise of what is measured on the test example, "
+    "turned so that positive helps, when the training example is left out; the package from which this schema comes "
+    "writes the negative"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Scores of some test examples.
+
+    Attributes:
+        values: [num_train, b], as in `estimators.score_matrix.ScoreMatrix`.
+        residuals: float64 [b].
+        converged: bool [b].
+        seconds: what the block took.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    seconds: float
+
+
+def names(config: influence_config.InfluenceConfig, num_test: int) -> tuple[str, str]:
+    """Names of the JSON file and of the meta file, by which test examples they are of."""
+    if config.test_ids is not None:
+        start, num = "ids", str(num_test)
+    else:
+        start = str(config.test_sample_start_per_class)
+        num = "all" if config.test_sample_num is None else str(config.test_sample_num)
+    return f"influence_results_{start}_{num}.json", f"influences_results_meta_{start}-{num}.json"
+
+
+def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any]) -> bool:
+    """Makes the folder, or goes on with what is there.
+
+    Args:
+        config: names the folder.
+        identity: what the scores depend on.
+
+    Returns:
+        Whether all is there already.
+
+    Raises:
+        MismatchError: the folder holds results of another config, and `overwrite` is not set.
+    """
+    path = config.directory / CONFIG_NAME
+    if path.exists():
+        stored = files.read_json(path).get("identity")
+        if stored == dict(identity):
+            return any(config.directory.glob("influences_results_meta_*.json"))
+        if not config.overwrite:
+            raise errors.MismatchError(
+                f"{config.directory}: holds results of another config, which differs in\n"
+                f"{_differences(stored, identity)}\nchoose another --outdir, or pass --overwrite"
+            )
+        remove(config.directory)
+    config.directory.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, {"schema_version": SCHEMA_VERSION, "identity": dict(identity), "config": config.to_json()})
+    return False
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Deletes all that this program writes, config.json last."""
+    for folder in (FACTORS_NAME, SCORES_NAME, _BLOCKS_NAME):
+        shutil.rmtree(directory / folder, ignore_errors=True)
+    for pattern in ("influences_results_meta_*.json", "influence_results_*.json", AVERAGE_NAME, GALLERY_NAME):
+        for path in directory.glob(pattern):
+            path.unlink()
+    (directory / CONFIG_NAME).unlink(missing_ok=True)
+
+
+def _differences(stored: Any, wanted: Mapping[str, Any]) -> str:
+    old, new = _flat(stored if isinstance(stored, dict) else {}), _flat(wanted)
+    return "\n".join(
+        f"  {name}: there {_short(old.get(name))}, asked for {_short(new.get(name))}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 120 else f"{text[:100]}..."
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
+    return flat
+
+
+def block_path(directory: pathlib.Path, start: int) -> pathlib.Path:
+    """The file of the block that begins with this position among the test examples."""
+    return directory / _BLOCKS_NAME / f"{start}.npz"
+
+
+def write_block(directory: pathlib.Path, start: int, block: Block) -> None:
+    """Stores a block, whole or not at all."""
+    arrays = {name: np.asarray(value) for name, value in vars(block).items()}
+    npz.write(block_path(directory, start), arrays)
+
+
+def read_block(directory: pathlib.Path, start: int, shape: tuple[int, int]) -> Block | None:
+    """A stored block; None where there is none, or one that does not fit: then it is computed again.
+
+    Args:
+        directory: `outdir`.
+        start: its first position.
+        shape: [num_train, b].
+    """
+    path = block_path(directory, start)
+    if not path.exists():
+        return None
+    try:
+        stored = npz.read(path, [field.name for field in dataclasses.fields(Block)])
+        block = Block(stored["values"], stored["residuals"], stored["converged"], float(stored["seconds"]))
+    except errors.DamagedFileError:
+        return None
+    return block if block.values.shape == shape else None
+
+
+def remove_blocks(directory: pathlib.Path) -> None:
+    """Deletes the blocks, once the matrix is there."""
+    shutil.rmtree(directory / _BLOCKS_NAME, ignore_errors=True)
+
+
+def write_average(
+    directory: pathlib.Path, train_ids: np.ndarray, test_ids: np.ndarray, average: np.ndarray, provenance: Mapping
+) -> None:
+    """Writes the influence that is averaged over the test examples.
+
+    Args:
+        directory: `outdir`.
+        train_ids: int64 [n], original indices.
+        test_ids: int64 [m].
+        average: float64 [n], mean influence; positive helps.
+        provenance: what it depends on.
+    """
+    arrays = {
+        "schema_version": np.asarray(SCHEMA_VERSION, np.int64),
+        "train_index": train_ids,
+        "test_index": test_ids,
+        "num_test": np.asarray(len(test_ids), np.int64),
+        "influence": average,
+        "helpful": train_ids[np.argsort(-average, kind="stable")],
+        "harmful": train_ids[np.argsort(average, kind="stable")],
+        "provenance": np.array(json.dumps(provenance)),
+    }
+    npz.write(directory / AVERAGE_NAME, arrays)
+
+
+def write_json(path: pathlib.Path, entries: Iterator[tuple[str, Mapping[str, Any]]]) -> None:
+    """Writes an object of one entry a test example, one after the other, so that memory holds one."""
+    with files.write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        separator = "{\n"
+        for name, entry in entries:
+            file.write(f"{separator}{json.dumps(name)}: {json.dumps(entry, allow_nan=False)}")
+            separator = ",\n"
+        file.write("\n}\n")
+
+
+def entry(label: Any, test_id: int, seconds: float, influence: np.ndarray) -> dict[str, Any]:
+    """What the JSON file says of one test example.
+
+    Args:
+        label: its label.
+        test_id: its original index.
+        seconds: the time that it took.
+        influence: [n], positive helps.
+
+    Returns:
+        The known schema; harmful and helpful are positions in `influence`, the most harmful or helpful first.
+    """
+    return {
+        "label": np.asarray(label).tolist(),
+        "num_in_dataset": int(test_id),
+        "time_calc_influence_s": round(seconds, 6),
+        "influence": [float(f"{value:.7g}") for value in influence],
+        "harmful": np.argsort(influence, kind="stable").tolist(),
+        "helpful": np.argsort(-influence, kind="stable").tolist(),
+    }
+
+
+def meta(
+    config: influence_config.InfluenceConfig, identity: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the meta file says.
+
+    Args:
+        config: what was asked for.
+        identity: what the scores depend on.
+        found: what else is worth knowing.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sign": _SIGN,
+        "positions": "harmful and helpful are positions in influence; train_index says which example stands there",
+        **config.to_json(),
+        "identity": dict(identity),
+        **found,
+    }

@@ -1,0 +1,356 @@
+"""Influence functions of a model into a folder of files, resumably; and the same in three lines of Python.
+
+    config = influence_config.InfluenceConfig(outdir="outdir", method="ekfac", damp=1e-3)
+    found = influence_run.calculate(config, target, (x_train, y_train), (x_test, y_test))
+    influences, harmful, helpful = found
+
+A computation has three parts: `prepare` (the curvature, kept in a file), `compute_block` for blocks of test examples,
+which may be done anywhere and in any order, and `finish`. What is there already is not computed again.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import datetime
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from estimators import artifacts, examples, influence_functions, score_matrix, solvers, solving, targets
+from scripts.attribution import (
+    gradient_store,
+    influence_config,
+    influence_files,
+    influence_gallery,
+    model_sources,
+    chosen_examples,
+)
+from zoo import errors, files
+
+# (stage, done, all).
+Progress = Callable[[str, int, int], None]
+# A computation is kept in so many parts at least, of so many test examples at least: what a kill can cost.
+_FEWEST_BLOCKS, _SMALLEST_BLOCK = 16, 64
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""
+    del stage, done, total
+
+
+class Influences(NamedTuple):
+    """What the PyTorch packages return.
+
+    Attributes:
+        influences: by the number of the test example as text, what the JSON file has; see `influence_files.entry`.
+        harmful: positions of the training examples, the most harmful first, on average over the test examples.
+        helpful: the same, the most helpful first.
+    """
+
+    influences: dict[str, dict[str, Any]]
+    harmful: list[int]
+    helpful: list[int]
+
+
+class Computation:
+    """Influence functions of one model, its curvature being prepared.
+
+    Attributes:
+        config: what is wanted.
+        model: with its examples.
+        test: the chosen test examples.
+        identity: what the scores depend on, as JSON.
+        functions: the influence functions.
+        starts: first position of each block among the chosen test examples.
+    """
+
+    def __init__(self, config: influence_config.InfluenceConfig, model: model_sources.Loaded) -> None:
+        """Chooses the test examples and adopts the folder; nothing is computed yet.
+
+        Raises:
+            InvalidValueError: a test id that is not there, an option that is not known.
+            MismatchError: the folder holds results of another config.
+        """
+        self.config, self.model = config, model
+        self.test = model.test.take(chosen_examples.positions(config, model.test))
+        settings = solvers.find(config.method, solver_options(config))
+        self.functions = influence_functions.InfluenceFunctions(
+            model.target, settings, batch_size=config.batch_size, memory_limit_mb=config.memory_limit_mb
+        )
+        self.identity = _identity(config, model, self.test, settings)
+        self.up_to_date = influence_files.adopt(config, self.identity)
+        size = min(self.functions.blocks.test, max(_SMALLEST_BLOCK, -(-len(self.test) // _FEWEST_BLOCKS)))
+        self.starts = tuple(range(0, len(self.test), size))
+        self._prepared = False
+        self.store = gradient_store.open_store(config, model, len(self.test), self.identity)
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return self.config.directory
+
+    def prepare(self, progress: Progress = silent) -> None:
+        """The curvature, from its file if it is there, else over the training examples and into the file; once."""
+        if self._prepared:
+            return
+        folder = self._folder / influence_files.FACTORS_NAME
+        progress("curvature", 0, 1)
+        if (folder / "manifest.json").exists():
+            self.functions.restore(folder, self.model.train)
+        else:
+            self.functions.fit(self.model.train)
+            self.functions.save(folder, overwrite=True)
+        progress("curvature", 1, 1)
+        if self.store is not None:
+            self.store.prepare(self.functions.fitted(), lambda done, total: progress("gradients", done, total))
+        self._prepared = True
+
+    def compute_block(self, start: int, progress: Progress = silent) -> int:
+        """Computes one block, unless it is there; returns how many test examples it has."""
+        block = self.test.take(self._columns(start))
+        shape = (len(self.model.train), len(block))
+        if influence_files.read_block(self._folder, start, shape) is not None:
+            return len(block)
+        before = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            progress("scores", start * total + len(block) * done, len(self.test) * total)
+
+        values, residuals, converged = self._scores(block, start, advance)
+        seconds = time.monotonic() - before
+        influence_files.write_block(self._folder, start, influence_files.Block(values, residuals, converged, seconds))
+        self._note(f"test examples {block.ids[0]} to {block.ids[-1]}: {len(block)} in {seconds:.3g} s")
+        return len(block)
+
+    def _scores(
+        self, block: examples.Examples, start: int, advance: Callable[[int, int], None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.store is not None:
+            solved, residuals, converged = self.store.solutions(self.functions.fitted(), block, start, self._of)
+            return self.store.products(self.functions.fitted(), solved, advance), residuals, converged
+        found = self.functions.scores(self.model.train, block, of=self._of, progress=advance)
+        assert found.residuals is not None
+        assert found.converged is not None
+        return found.values, found.residuals, found.converged
+
+    def _note(self, text: str) -> None:
+        """A line for the log file, if there is one."""
+        if self.config.log_filename is not None:
+            with open(self.config.log_filename, "a", encoding="utf-8") as file:
+                file.write(f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')} {text}\n")
+
+    def _columns(self, start: int) -> slice:
+        size = self.starts[1] if len(self.starts) > 1 else len(self.test)
+        return slice(start, min(start + size, len(self.test)))
+
+    @property
+    def _of(self) -> str:
+        return "loss" if self.config.measured == "loss" else "measured"
+
+    def finish(self, progress: Progress = silent) -> score_matrix.ScoreMatrix:
+        """Joins the blocks and writes all files, the meta file last.
+
+        Raises:
+            MissingFileError: a block is not there, or is damaged.
+        """
+        folder, num_train = self._folder / influence_files.SCORES_NAME, len(self.model.train)
+        seconds = np.empty(len(self.test))
+        residuals, converged = np.empty(len(self.test)), np.empty(len(self.test), bool)
+        dtype = self.model.target.dtype.as_numpy_dtype
+        with artifacts.drafting_scores(folder, num_train, len(self.test), dtype, overwrite=True) as draft:
+            for number, start in enumerate(self.starts):
+                columns = self._columns(start)
+                block = self._block(start, columns)
+                draft.values[:, columns] = block.values
+                residuals[columns], converged[columns] = block.residuals, block.converged
+                seconds[columns] = block.seconds / (columns.stop - columns.start)
+                progress("files", number, len(self.starts))
+            draft.finish(
+                self.functions.labelled(draft.values, self.model.train, self.test, self._of, residuals, converged)
+            )
+        matrix = artifacts.load_scores(folder)
+        self._write_files(matrix, seconds)
+        influence_files.remove_blocks(self._folder)
+        return matrix
+
+    def _block(self, start: int, columns: slice) -> influence_files.Block:
+        shape = (len(self.model.train), columns.stop - columns.start)
+        block = influence_files.read_block(self._folder, start, shape)
+        if block is None:
+            path = influence_files.block_path(self._folder, start)
+            path.unlink(missing_ok=True)
+            raise errors.MissingFileError(f"{path}: missing or damaged; the same command computes it again")
+        return block
+
+    def _write_files(self, matrix: score_matrix.ScoreMatrix, seconds: np.ndarray) -> None:
+        json_name, meta_name = influence_files.names(self.config, matrix.num_test)
+        average = average_influence(matrix)
+        description = dict(self.model.description)
+        influence_files.write_average(self._folder, matrix.train_ids, matrix.test_ids, average, self.identity)
+        if self.config.writes_json(matrix.num_train, matrix.num_test):
+            influence_files.write_json(self._folder / json_name, entries(matrix, self.test.labels, seconds))
+        if self.model.pictures is not None and self.config.num_shown:
+            files.write_text(
+                self._folder / influence_files.GALLERY_NAME, influence_gallery.page(self.config, self.model, matrix)
+            )
+        found = {
+            "model": description,
+            "method": matrix.method,
+            "effective_damping": float(getattr(self.functions.fitted().solver, "damping", self.config.damp)),
+            "num_converged": int(np.sum(matrix.converged)) if matrix.converged is not None else None,
+            "largest_residual": _largest(matrix.residuals),
+            "train_index": matrix.train_ids.tolist(),
+            "test_sample_index_list": matrix.test_ids.tolist(),
+            "time_calc_influence_s": [round(float(value), 6) for value in seconds],
+            "harmful": np.argsort(average, kind="stable").tolist(),
+            "helpful": np.argsort(-average, kind="stable").tolist(),
+            "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        files.write_json(self._folder / meta_name, influence_files.meta(self.config, self.identity, found))
+
+
+def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
+    """Options of the solver: those of the config under the names of the method, then `options`.
+
+    Raises:
+        InvalidValueError: `options` says again what has a name of its own, or is of another method.
+    """
+    taken = [field.name for field in dataclasses.fields(solvers.SOLVERS[config.method])]  # type: ignore[arg-type]
+    own: dict[str, Any] = {"damp" if "damp" in taken else "damping": config.damp, "seed": config.seed}
+    if config.method == "lissa":
+        own |= {"recursion_depth": config.recursion_depth, "r": config.r, "scale": config.scale}
+        own |= {"published": config.compat == "published", "tolerance": config.tolerance}
+    own = {name: value for name, value in own.items() if name in taken}
+    wrong = sorted(name for name in config.options if name in own or name not in taken)
+    if wrong:
+        free = ", ".join(name for name in taken if name not in own) or "none"
+        raise errors.InvalidValueError(
+            f"options {wrong} of {config.method}: expected some of {free}; damping and seed have names of their own"
+        )
+    return own | dict(config.options)
+
+
+def average_influence(matrix: score_matrix.ScoreMatrix) -> np.ndarray:
+    """[num_train] float64, influence averaged over the test examples; positive helps."""
+    total = np.zeros(matrix.num_train)
+    rows = max(1, (1 << 24) // max(1, matrix.num_test))
+    for start in range(0, matrix.num_train, rows):
+        total[start : start + rows] = np.asarray(matrix.values[start : start + rows], np.float64).mean(axis=1)
+    return -total if matrix.lower_is_better else total
+
+
+def entries(
+    matrix: score_matrix.ScoreMatrix, labels: np.ndarray, seconds: np.ndarray
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the JSON file says, test example by test example; of a memory map some columns are read at a time."""
+    size = max(1, (1 << 24) // matrix.num_train)
+    for start in range(0, matrix.num_test, size):
+        block = np.asarray(matrix.values[:, start : start + size])
+        for column in range(block.shape[1]):
+            influence = -block[:, column] if matrix.lower_is_better else block[:, column]
+            test_id, number = int(matrix.test_ids[start + column]), start + column
+            yield str(test_id), influence_files.entry(labels[number], test_id, float(seconds[number]), influence)
+
+
+def _identity(
+    config: influence_config.InfluenceConfig,
+    model: model_sources.Loaded,
+    test: examples.Examples,
+    settings: solving.Settings,
+) -> dict[str, Any]:
+    """What the scores depend on, as JSON gives it back."""
+    found: dict[str, Any] = {
+        "solver": solvers.as_config(settings),
+        "measured": config.measured,
+        "model": dict(model.description),
+        "target": artifacts.origin(model.target, model.train, {}),
+        "test_examples": test.fingerprint(),
+    }
+    # Predictions agree up to rounding only; weights, examples and loss are exact.
+    del found["target"]["predictions"]
+    return dict(json.loads(json.dumps(found)))
+
+
+def _largest(residuals: np.ndarray | None) -> float | None:
+    """The largest residual that was looked at; None where none was."""
+    seen = residuals[np.isfinite(residuals)] if residuals is not None else np.zeros(0)
+    return float(seen.max()) if seen.size else None
+
+
+def summary(computation: Computation, matrix: score_matrix.ScoreMatrix) -> dict[str, Any]:
+    """What a program prints, as JSON: sizes, files, what did not converge, rankings of the first test example."""
+    config, first = computation.config, matrix.helpfulness(0)
+    json_name, _ = influence_files.names(config, matrix.num_test)
+    names = (influence_files.SCORES_NAME, influence_files.AVERAGE_NAME, json_name, influence_files.GALLERY_NAME)
+    labels = np.asarray(computation.model.train.labels)
+
+    def described(order: np.ndarray) -> list[list[Any]]:
+        return [[int(matrix.train_ids[row]), np.asarray(labels[row]).tolist(), float(first[row])] for row in order[:3]]
+
+    return {
+        "num_train": matrix.num_train,
+        "num_test": matrix.num_test,
+        "files": [str(config.directory / name) for name in names if (config.directory / name).exists()],
+        "num_not_converged": int(np.sum(~matrix.converged)) if matrix.converged is not None else 0,
+        "largest_residual": _largest(matrix.residuals),
+        "first": [int(matrix.test_ids[0]), np.asarray(computation.test.labels[0]).tolist()],
+        "helpful": described(matrix.helpful(0)),
+        "harmful": described(matrix.harmful(0)),
+    }
+
+
+def calculate(
+    config: influence_config.InfluenceConfig,
+    target: targets.Target,
+    train: Any,
+    test: Any,
+    progress: Progress = silent,
+) -> Influences:
+    """Influence of training examples on test examples, into `config.outdir` and as Python objects.
+
+    Args:
+        config: what is wanted.
+        target: what is differentiated; its measured output must be `config.measured`, unless that is "loss".
+        train: the training examples, `examples.Examples` or (inputs, labels).
+        test: test examples to choose from, by class or by id.
+        progress: called with (stage, done, all).
+
+    Returns:
+        The influences; all of those of the chosen test examples are held in memory.
+
+    Raises:
+        InvalidValueError, MismatchError: see `Computation`.
+        EstimatorError: the model or the solver fails.
+    """
+    if config.measured not in ("loss", target.measured_name):
+        raise errors.InvalidValueError(
+            f"measured {config.measured!r}: the target measures {target.measured_name!r}; give targets.of("
+            f"..., measured={config.measured!r})"
+        )
+    num_gpus = len(tf.config.list_logical_devices("GPU"))
+    if config.gpu >= num_gpus:
+        raise errors.InvalidValueError(f"gpu {config.gpu}: TensorFlow sees {num_gpus}; give -1 to compute on the CPU")
+    model = model_sources.Loaded(target, examples.of(train), examples.of(test), {"model": "python"}, None)
+    with tf.device("/CPU:0" if config.gpu < 0 else f"/GPU:{config.gpu}"):
+        computation = Computation(config, model)
+        matrix = run(computation, progress)
+    _, meta_name = influence_files.names(config, matrix.num_test)
+    seconds = np.array(files.read_json(config.directory / meta_name)["time_calc_influence_s"])
+    average = average_influence(matrix)
+    return Influences(
+        dict(entries(matrix, computation.test.labels, seconds)),
+        np.argsort(average, kind="stable").tolist(),
+        np.argsort(-average, kind="stable").tolist(),
+    )
+
+
+def run(computation: Computation, progress: Progress = silent) -> score_matrix.ScoreMatrix:
+    """All of a computation that is not there yet, in this process."""
+    if computation.up_to_date:
+        return artifacts.load_scores(computation.config.directory / influence_files.SCORES_NAME)
+    computation.prepare(progress)
+    for start in computation.starts:
+        computation.compute_block(start, progress)
+    return computation.finish(progress)

@@ -1,0 +1,78 @@
+"""Worker process of `compute_influence_functions`: all of a computation, or its parts on the machines of a cluster."""
+
+from collections.abc import Callable
+import contextlib
+from typing import Any
+
+from estimators import errors as estimator_errors
+from heldout import devices
+from heldout.running import workers
+from scripts.attribution import influence_config, influence_run, model_sources, source_config
+from zoo import errors
+
+
+def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
+    """Loads the model; returns the function that performs a task.
+
+    Tasks are {"do": "prepare"}, which answers with the starts of the blocks; {"do": "block", "start": of one of them};
+    and {"do": "finish"}, which does all that is not done yet.
+    """
+    devices.configure(setup["device"], setup["num_threads"])
+    strategy = devices.strategy(setup["device"])
+    config = influence_config.InfluenceConfig.from_json(setup["config"])
+    if "seen_by_all" in setup:
+        workers.check_shared(setup["seen_by_all"], "outdir")
+    with _named_errors():
+        model = model_sources.load(source_config.SourceConfig.from_json(setup["source"]), strategy.scope)
+        computation = influence_run.Computation(config, model)
+
+    def perform(task: workers.Message, send: Callable[[workers.Message], None]) -> None:
+        def advance(stage: str, done: int, total: int) -> None:
+            send({"progress": [stage, done, total]})
+
+        with _named_errors():
+            _perform(computation, task, advance, send)
+
+    return perform, {"description": _description(computation)}
+
+
+def _perform(
+    computation: influence_run.Computation,
+    task: workers.Message,
+    advance: influence_run.Progress,
+    send: Callable[[workers.Message], None],
+) -> None:
+    if task["do"] == "prepare":
+        if not computation.up_to_date:
+            computation.prepare(advance)
+        send({"starts": [] if computation.up_to_date else list(computation.starts)})
+    elif task["do"] == "block":
+        computation.prepare(advance)
+        send({"block": computation.compute_block(task["start"])})
+    else:
+        was_there = computation.up_to_date
+        matrix = influence_run.run(computation, advance)
+        send({"finished": influence_run.summary(computation, matrix) | {"up_to_date": was_there}})
+
+
+def _description(computation: influence_run.Computation) -> dict[str, Any]:
+    """What is computed, for people."""
+    return {
+        "num_train": len(computation.model.train),
+        "num_test": len(computation.test),
+        "num_parameters": computation.model.target.num_parameters,
+        "model": computation.model.description["model"],
+    }
+
+
+@contextlib.contextmanager
+def _named_errors() -> Any:
+    """Errors of the estimators as ours, which the program prints without a traceback."""
+    try:
+        yield
+    except estimator_errors.EstimatorError as error:
+        raise errors.InvalidValueError(str(error)) from error
+
+
+if __name__ == "__main__":
+    workers.serve(start)

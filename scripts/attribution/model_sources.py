@@ -1,0 +1,216 @@
+"""The model that an attribution program is asked about, with its training and test examples.
+
+Two kinds: a run of a zoo, rebuilt from its checkpoint, whose training examples are its subset; and a user's own model,
+"package.module:callable" or a Keras file. Here models become targets: nothing else in the programs knows what kind of
+model it is.
+"""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from estimators import examples, parameters, targets
+from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import registry as datasets
+from heldout.evaluation import judging, run_sources
+from heldout.experiments import recipes
+from heldout.models import registry as models
+from scripts.attribution import source_config
+from zoo import aux_arrays, checkpoints, errors, layout
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its examples.
+
+    Attributes:
+        target: of the model.
+        train: the examples that it was trained on; ids are original indices.
+        test: all test examples; ids are original indices.
+        description: what it is, for people and as JSON.
+        pictures: the data set, for images and class names; None where there is none.
+    """
+
+    target: targets.Target
+    train: examples.Examples
+    test: examples.Examples
+    description: Mapping[str, Any]
+    pictures: dataset_lib.Dataset | None
+
+
+def load(
+    source: source_config.SourceConfig,
+    scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Loaded:
+    """Rebuilds or imports the model.
+
+    Args:
+        source: where it is.
+        scope: in which its variables are made, such as `strategy.scope`.
+
+    Raises:
+        MissingFileError, DamagedFileError, MismatchError: the run or its data set.
+        InvalidValueError: the user's own model is not what it must be.
+        EstimatorError: the model cannot be differentiated.
+    """
+    return _of_run(source, scope) if source.run is not None else _of_user(source, scope)
+
+
+def _of_run(source: source_config.SourceConfig, scope: Callable[[], contextlib.AbstractContextManager[Any]]) -> Loaded:
+    assert source.run is not None
+    run = layout.run_from_directory(source.run)
+    made_of = run_sources.source_of(run, source.dataset, source.architecture)
+    data = recipes.load_dataset(run.zoo, run.experiment, made_of.dataset, source.data_dir)
+    recipes.check_dataset(run.zoo, run.experiment, data)
+    prefix = layout.latest_checkpoint(run) if source.epoch is None else run.checkpoint_prefix(source.epoch)
+    mask = _subset(run, data)
+    with scope():
+        module = models.build(
+            made_of.architecture,
+            data.num_classes,
+            data.image_shape,
+            made_of.architecture_options,
+            dtype=tf.as_dtype(made_of.dtype),
+        )
+        state = checkpoints.restore(module, prefix)
+    recipe = recipes.read(run.zoo, run.experiment)
+    decay = source.weight_decay
+    if decay is None:
+        decay = recipe.training.weight_decay if recipe is not None else 0.0
+    normalise = judging.normaliser(data, made_of.dtype)
+    target = _target(source, module, decay, predict=lambda images: module(normalise(images), is_training=False))
+    train = examples.Examples(_Rows(data.train.images, mask), data.train.label[mask], mask)
+    test = examples.Examples(data.test.images, data.test.label, data.test.index)
+    description = {
+        "model": f"{run.experiment}/{layout.ratio_name(run.subset_ratio)}/{run.run_id}",
+        "epoch": state.epoch,
+        "dataset": data.fingerprint(),
+        "weight_decay": decay,
+    }
+    return Loaded(target, train, test, description, data)
+
+
+def _subset(run: layout.Run, data: dataset_lib.Dataset) -> np.ndarray:
+    """Original indices of the examples that a run was trained on, ascending."""
+    aux = aux_arrays.read(run.aux_arrays_path)
+    if (aux.num_train, aux.num_test) != (len(data.train), len(data.test)):
+        raise errors.MismatchError(
+            f"{run.aux_arrays_path} records {aux.num_train} training and {aux.num_test} test examples, data set "
+            f"{data.name} has {len(data.train)} and {len(data.test)}; give the --dataset of the run"
+        )
+    return np.flatnonzero(aux.subset_mask())
+
+
+class _Rows:
+    """Some rows of an array that may be a memory map; they are read when they are asked for."""
+
+    def __init__(self, array: np.ndarray, positions: np.ndarray) -> None:
+        self._array, self._positions = array, positions
+        self.shape, self.dtype = (len(positions), *array.shape[1:]), array.dtype
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        return np.asarray(self._array[self._positions[chosen]])
+
+
+def _of_user(source: source_config.SourceConfig, scope: Callable[[], contextlib.AbstractContextManager[Any]]) -> Loaded:
+    assert source.model is not None
+    data = None if source.dataset is None else datasets.load(source.dataset, source.data_dir)
+    with scope():
+        made = _keras_file(source.model) if source.model.endswith((".keras", ".h5")) else _call(source.model)
+    model, train, test = made if isinstance(made, tuple) and len(made) == 3 else (made, None, None)
+    if train is None and data is None:
+        raise errors.InvalidValueError(
+            f"--model={source.model}: gives a model without examples; return (model, (x_train, y_train), (x_test, "
+            "y_test)), or name a --dataset"
+        )
+    if train is not None and data is not None:
+        raise errors.InvalidValueError(f"--model={source.model}: brings its own examples; leave --dataset out")
+    if data is not None:
+        model = _on_images(source, model, data)
+        train = (data.train.images, data.train.label)
+        test = (data.test.images, data.test.label)
+    is_target = isinstance(model, targets.Target)
+    target = model if is_target else _target(source, model, source.weight_decay or 0.0)
+    description = {"model": source.model, "dataset": None if data is None else data.fingerprint()}
+    return Loaded(target, _examples(train), _examples(test), description, data)
+
+
+def _examples(given: Any) -> examples.Examples:
+    """Examples, or made of a pair of inputs and labels."""
+    if isinstance(given, examples.Examples):
+        return given
+    inputs, labels = given
+    return examples.Examples(tf.nest.map_structure(_array, inputs), _array(labels))
+
+
+def _array(values: Any) -> Any:
+    return np.asarray(values) if not hasattr(values, "shape") else values
+
+
+def _on_images(source: source_config.SourceConfig, model: Any, data: dataset_lib.Dataset) -> targets.Target:
+    """The target of a model that is given images as the data set normalises them."""
+    normalise, predict = judging.normaliser(data), targets.inference(model)
+    return _target(source, model, source.weight_decay or 0.0, predict=lambda images: predict(normalise(images)))
+
+
+def _target(
+    source: source_config.SourceConfig,
+    model: Any,
+    weight_decay: float,
+    predict: Callable[[Any], tf.Tensor] | None = None,
+) -> targets.Target:
+    """The target of a model; weight decay is that of weights and filters, as our training has it."""
+
+    def decay(parameter: parameters.Parameter) -> float:
+        return weight_decay if len(parameter.shape) > 1 else 0.0
+
+    return targets.of(
+        model,
+        loss=source.loss,
+        measured=source.measured,
+        parameters=source.parameters,
+        weight_decay=decay,
+        predict=predict,
+    )
+
+
+def _keras_file(path: str) -> Any:
+    if not pathlib.Path(path).is_file():
+        raise errors.MissingFileError(f"--model={path}: there is no such file; check the path")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise errors.DamagedFileError(
+            f"--model={path}: Keras cannot load it ({str(error).splitlines()[0]}); save the model again"
+        ) from error
+
+
+def _call(name: str) -> Any:
+    """What the user's function returns."""
+    module_name, separator, attribute = name.partition(":")
+    if not (separator and module_name and attribute):
+        raise errors.InvalidValueError(
+            f"--model={name}: expected package.module:callable, or the path of a .keras file; for a run of a zoo give "
+            "--run or --zoo"
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise errors.InvalidValueError(
+            f"--model={name}: cannot be imported ({error}); the package must lie in this folder or on PYTHONPATH"
+        ) from error
+    if not callable(function):
+        raise errors.InvalidValueError(
+            f"--model={name}: is a {type(function).__name__}; expected a function that returns the model"
+        )
+    return function()
