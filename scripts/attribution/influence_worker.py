@@ -17,8 +17,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     Tasks are {"do": "prepare"}, which answers with the starts of the blocks; {"do": "block", "start": of one of them};
     and {"do": "finish"}, which does all that is not done yet.
     """
-    devices.configure(setup["device"], setup["num_threads"])
-    strategy = devices.strategy(setup["device"])
+    strategy = devices.strategy(setup["device"], num_threads=setup["num_threads"])
     config = influence_config.InfluenceConfig.from_json(setup["config"])
     if "seen_by_all" in setup:
         workers.check_shared(setup["seen_by_all"], "outdir")
