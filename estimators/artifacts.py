@@ -133,6 +133,53 @@ def load_prepared(folder: PathLike, made_of: Mapping[str, Any]) -> solving.Prepa
     return kronecker.Factors(tuple(found), stored["labels"], stored["num_train"])
 
 
+def save_arrays(
+    folder: PathLike,
+    kind: str,
+    arrays: Mapping[str, np.ndarray],
+    made_of: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Stores arrays of an estimator that knows itself what they are of.
+
+    Args:
+        folder: a new folder.
+        kind: of the estimator.
+        arrays: by name.
+        made_of: what they depend on, as JSON could hold it.
+        overwrite: replace the folder if it is there.
+
+    Raises:
+        InvalidArgumentError: the folder is there.
+    """
+    with _new_folder(folder, overwrite) as temporary:
+        _write(temporary, {"kind": kind, "origin": dict(made_of)}, arrays)
+
+
+def load_arrays(folder: PathLike, kind: str, made_of: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `save_arrays` stored, by name, if it is of what is wanted.
+
+    Args:
+        folder: of `save_arrays`.
+        kind: of the estimator.
+        made_of: what the arrays must depend on.
+
+    Raises:
+        MismatchError: what is stored is of something else.
+        DamagedArtifactError: a file is missing or not what was written.
+    """
+    folder, wanted = pathlib.Path(folder), json.loads(json.dumps(dict(made_of)))
+    manifest = _manifest(folder, kind)
+    for name in {**manifest["origin"], **wanted}:
+        stored, asked = manifest["origin"].get(name), wanted.get(name)
+        if stored != asked:
+            raise errors.MismatchError(
+                f"{folder}: stored for {name} {stored}, but here it is {asked}; fit again, or give what was given then"
+            )
+    return {name: _array(folder, name, manifest) for name in manifest["arrays"]}
+
+
 def read_config(folder: PathLike) -> dict[str, Any]:
     """Settings of the solver that `save_prepared` stored.
 

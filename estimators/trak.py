@@ -21,15 +21,16 @@ at .99998 with .999.
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import hashlib
+import os
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-import tensorflow as tf
 
-from estimators import errors, examples, targets
+from estimators import artifacts, cholesky, errors, examples, score_matrix, trak_features
 from estimators.derivatives import plans
-from estimators.projections import projected_gradients, sketches
+from estimators.projections import projected_gradients
 
 SCALINGS = ("output", "published")
 
@@ -74,25 +75,14 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Batch:
-    """Features phi [B, d] float64, slopes q [B] and curvatures w [B] of the examples from `start` on."""
-
-    start: int
-    features: np.ndarray
-    slopes: np.ndarray
-    curvatures: np.ndarray
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.start, self.start + len(self.slopes))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class _Fitted:
-    """One model: the lower Cholesky factor of K_m [d, d], and batches of the training examples if they are kept."""
+    """One model: the lower Cholesky factor of K_m [d, d], the fingerprint of its weights, and batches of the training
+    examples if they are kept.
+    """
 
     root: np.ndarray
-    kept: tuple[_Batch, ...] | None
+    weights: str
+    kept: tuple[trak_features.Batch, ...] | None
 
 
 class Trak:
@@ -144,9 +134,9 @@ class Trak:
         self.config, self.num_models = config, num_models or len(found)
         self._plans, self._load = found, load
         self._batch_size, self._progress = batch_size, progress
-        self._compiled = [_make_features(plan, config) for plan in found]
+        self._compiled = [trak_features.make(plan, config.projection) for plan in found]
         self._fitted: list[_Fitted] = []
-        self._ids, self._masks = np.zeros(0, np.int64), np.zeros((0, 0), bool)
+        self._ids, self._masks, self._examples = np.zeros(0, np.int64), np.zeros((0, 0), bool), ""
 
     def fit(self, train: Any, masks: np.ndarray | None = None) -> "Trak":
         """Computes the Gram matrix K_m of every model: a forward and a backward pass over the examples for each.
@@ -167,13 +157,13 @@ class Trak:
         """
         data = examples.of(train)
         self._masks = _check_masks(masks, self.num_models, len(data))
-        self._ids, self._fitted = data.ids, []
+        self._ids, self._fitted, self._examples = data.ids, [], data.fingerprint()
         for k in range(self.num_models):
             self._fitted.append(self._fit_model(k, data, self._masks[k]))
             self._progress(k + 1, self.num_models)
         return self
 
-    def scores(self, train: Any, test: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, train: Any, test: Any, out: np.ndarray | None = None) -> score_matrix.ScoreMatrix:
         """What every training example did to every test example's measured output.
 
         For each model a pass over the test examples and, unless features are kept, one over the training examples;
@@ -182,21 +172,23 @@ class Trak:
         Args:
             train: the examples that were fitted; those that a model was not trained on are scored by it all the same.
             test: the test examples; their labels say which margin is measured.
-            out: floating array [num_train, num_test] to fill and return, such as a memory map; by default float64.
+            out: floating array [num_train, num_test] to fill, such as a memory map; by default float64.
 
         Returns:
-            [num_train, num_test] scores; see the module for sign and unit.
+            The scores; see the module for sign and unit.
 
         Raises:
             InvalidArgumentError: nothing was fitted.
-            MismatchError: the training examples are not those that were fitted, or `out` has another shape.
+            MismatchError: the training examples or the weights are not those that were fitted, or `out` has another
+                shape.
             NotFiniteError: a gradient or an output is NaN or infinite.
         """
         data, asked = self._check_train(train), examples.of(test)
-        out = _cleared(out, (len(data), len(asked)))
+        out = score_matrix.output_array(out, len(data), len(asked), np.float64)
+        out[...] = 0.0
         slopes = np.zeros(len(data))
         for k, fitted in enumerate(self._fitted):
-            self._set(k)
+            self._set_fitted(k)
             tests = np.concatenate([batch.features for batch in self._batches(k, asked)])
             solved = scipy.linalg.cho_solve((fitted.root, True), tests.T)
             for batch in fitted.kept or self._batches(k, data):
@@ -209,7 +201,33 @@ class Trak:
         for start in range(0, len(data), self._batch_size):
             rows = slice(start, start + self._batch_size)
             out[rows] *= slopes[rows, None].astype(out.dtype)
-        return out
+        return self._labelled(out, data, asked)
+
+    def _labelled(
+        self, values: np.ndarray, train: examples.Examples, test: examples.Examples
+    ) -> score_matrix.ScoreMatrix:
+        measured, of_output = self._plan(0).target.measured_name, self.config.scaling == "output"
+        return score_matrix.ScoreMatrix(
+            values,
+            train.ids,
+            test.ids,
+            method=f"TRAK of {self.num_models} model{'s' if self.num_models > 1 else ''}",
+            quantity=f"having the training example raises the {measured} of the test example",
+            unit=measured if of_output else "arbitrary: only the order within a column counts",
+            lower_is_better=False,
+            config=self._origin(),
+        )
+
+    def _as_config(self) -> dict[str, Any]:
+        target = self._plan(0).target
+        masks = hashlib.sha256(np.packbits(self._masks).tobytes()).hexdigest()
+        return {
+            **dataclasses.asdict(self.config),
+            "num_models": self.num_models,
+            "masks": masks,
+            "measured": target.measured_name,
+            "loss": target.loss.name,
+        }
 
     def self_scores(self, train: Any) -> np.ndarray:
         """[num_train] float64: each example's score for its own measured output, without solving for all.
@@ -220,15 +238,59 @@ class Trak:
         data = self._check_train(train)
         products, slopes = np.zeros(len(data)), np.zeros(len(data))
         for k, fitted in enumerate(self._fitted):
-            self._set(k)
+            self._set_fitted(k)
             for batch in fitted.kept or self._batches(k, data):
-                values = _quadratic(fitted.root, batch.features)
+                values = cholesky.quadratic_forms(fitted.root, batch.features)
                 if self.config.leverage:
                     values = values / self._shares(k, batch)
                 products[batch.rows] += values / self.num_models
                 slopes[batch.rows] += batch.slopes / self.num_models
             self._progress(k + 1, self.num_models)
         return products * slopes
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Stores the Gram matrices of all models, 8 d^2 bytes each, with what they are of.
+
+        Args:
+            folder: a new folder.
+            overwrite: replace it if it is there.
+
+        Raises:
+            InvalidArgumentError: the folder is there, or nothing was fitted.
+        """
+        self._check_fitted()
+        arrays = {f"root-{k}": fitted.root for k, fitted in enumerate(self._fitted)}
+        made_of = {"examples": self._examples} | self._origin()
+        artifacts.save_arrays(folder, "trak", arrays, made_of, overwrite=overwrite)
+
+    def load(self, folder: str | os.PathLike[str], train: Any, masks: np.ndarray | None = None) -> "Trak":
+        """Takes what `save` stored in the place of `fit`.
+
+        Args:
+            folder: of `save`.
+            train: the training examples, as they were fitted.
+            masks: as they were.
+
+        Returns:
+            Itself; features are not kept.
+
+        Raises:
+            MismatchError: what is stored is of other models, weights, examples, masks or settings.
+            DamagedArtifactError: a file is not what was written.
+        """
+        data = examples.of(train)
+        self._masks, self._ids = _check_masks(masks, self.num_models, len(data)), data.ids
+        self._examples, weights = data.fingerprint(), []
+        for k in range(self.num_models):
+            self._set(k)
+            weights.append(artifacts.weights_fingerprint(self._plan(k).target))
+        made_of = {"examples": self._examples} | self._as_config() | {"weights": weights}
+        arrays = artifacts.load_arrays(folder, "trak", made_of)
+        self._fitted = [_Fitted(arrays[f"root-{k}"], weights[k], None) for k in range(self.num_models)]
+        return self
+
+    def _origin(self) -> dict[str, Any]:
+        return self._as_config() | {"weights": [fitted.weights for fitted in self._fitted]}
 
     def _fit_model(self, k: int, data: examples.Examples, mask: np.ndarray) -> _Fitted:
         self._set(k)
@@ -243,7 +305,8 @@ class Trak:
             if self.config.keep_features:
                 kept.append(dataclasses.replace(batch, features=batch.features.astype(self._kept_dtype(k))))
         ridge = self._ridge(k, int(mask.sum())) + self.config.relative_ridge * np.trace(gram) / len(gram)
-        return _Fitted(_root(gram, ridge), tuple(kept) if self.config.keep_features else None)
+        fingerprint = artifacts.weights_fingerprint(self._plan(k).target)
+        return _Fitted(cholesky.root(gram, ridge), fingerprint, tuple(kept) if self.config.keep_features else None)
 
     def _kept_dtype(self, k: int) -> np.dtype:
         return np.dtype(self._plan(k).target.dtype.as_numpy_dtype if self._plan(k).target.dtype.size > 4 else "f4")
@@ -255,24 +318,22 @@ class Trak:
         if self._load is not None:
             self._load(k)
 
-    def _batches(self, k: int, data: examples.Examples) -> Iterator[_Batch]:
-        plan, compiled = self._plan(k), self._compiled[0 if self._load else k]
-        draw = projected_gradients.draw(plan, self.config.projection, member=k)
-        start = 0
-        for batch in data.batches(min(self._batch_size, len(data))):
-            found = compiled(batch.inputs, batch.labels, draw)
-            features, slopes, curvatures = (tensor.numpy().astype(np.float64) for tensor in found)
-            if not (np.isfinite(features).all() and np.isfinite(slopes).all()):
-                raise errors.NotFiniteError(
-                    f"gradients or outputs of model {k} are not finite among examples {start} to "
-                    f"{start + len(slopes) - 1}; check its weights and the inputs"
-                )
-            yield _Batch(start, features, slopes, curvatures)
-            start += len(slopes)
+    def _batches(self, k: int, data: examples.Examples) -> Iterator[trak_features.Batch]:
+        draw = projected_gradients.draw(self._plan(k), self.config.projection, member=k)
+        compiled = self._compiled[0 if self._load else k]
+        return trak_features.batches(compiled, draw, data, self._batch_size, f"model {k}")
 
-    def _shares(self, k: int, batch: _Batch) -> np.ndarray:
+    def _set_fitted(self, k: int) -> None:
+        """Sets the weights of a model, and refuses others than those that were fitted."""
+        self._set(k)
+        if artifacts.weights_fingerprint(self._plan(k).target) != self._fitted[k].weights:
+            raise errors.MismatchError(
+                f"the weights of model {k} are not those that were fitted; load the same models, or call fit again"
+            )
+
+    def _shares(self, k: int, batch: trak_features.Batch) -> np.ndarray:
         """[B], 1 - h for examples that the model was trained on, 1 + h for others; h is the example's leverage."""
-        leverages = batch.curvatures * _quadratic(self._fitted[k].root, batch.features)
+        leverages = batch.curvatures * cholesky.quadratic_forms(self._fitted[k].root, batch.features)
         return np.where(self._masks[k][batch.rows], 1.0 - leverages, 1.0 + leverages)
 
     def _ridge(self, k: int, num_trained_on: int) -> float:
@@ -286,10 +347,13 @@ class Trak:
             )
         return decays.pop() * num_trained_on
 
-    def _check_train(self, train: Any) -> examples.Examples:
-        data = examples.of(train)
+    def _check_fitted(self) -> None:
         if not self._fitted:
             raise errors.InvalidArgumentError("nothing was fitted; call fit(train) first")
+
+    def _check_train(self, train: Any) -> examples.Examples:
+        data = examples.of(train)
+        self._check_fitted()
         if not np.array_equal(data.ids, self._ids):
             raise errors.MismatchError(
                 f"{len(data)} training examples whose ids are not those of the {len(self._ids)} that were fitted; give "
@@ -310,68 +374,3 @@ def _check_masks(masks: np.ndarray | None, num_models: int, num_train: int) -> n
     if empty.size:
         raise errors.InvalidArgumentError(f"masks leave model {empty[0]} without training examples; leave it out")
     return masks
-
-
-def _cleared(out: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
-    if out is None:
-        return np.zeros(shape)
-    if out.shape != shape or not np.issubdtype(out.dtype, np.floating):
-        raise errors.MismatchError(f"out of shape {out.shape} and dtype {out.dtype}: expected floats {list(shape)}")
-    out[:] = 0
-    return out
-
-
-def _root(gram: np.ndarray, ridge: float) -> np.ndarray:
-    """Lower Cholesky factor of a matrix of which the lower triangle is given, plus the ridge."""
-    matrix = gram.copy(order="F")
-    matrix[np.diag_indices(len(matrix))] += ridge
-    largest = matrix.diagonal().max()
-    try:
-        root = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True)
-    except np.linalg.LinAlgError:
-        root = np.zeros_like(matrix)
-    if root.diagonal().min() ** 2 <= len(matrix) * np.finfo(np.float64).eps * largest:
-        raise errors.SolverError(
-            f"the Gram matrix of {len(matrix)} dimensions is singular with ridge {ridge:.3g}; give a ridge or "
-            "relative_ridge above 0, or a smaller dimension"
-        )
-    return root
-
-
-def _quadratic(root: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[B], v^T K^-1 v for each row v."""
-    halves = scipy.linalg.solve_triangular(root, rows.T, lower=True)
-    return np.sum(halves**2, axis=0)
-
-
-def _make_features(plan: plans.Plan, config: Config) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A function (inputs, labels, draw) -> (phi [B, d], q [B], w [B])."""
-    derivatives = _loss_derivatives(plan.target)
-
-    @tf.function(autograph=False)
-    def compute(inputs: Any, labels: tf.Tensor, draw: sketches.Draw) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        features = projected_gradients.projected(plan, config.projection, inputs, labels, draw, "measured")
-        return features, *derivatives(plan.target.measurements(inputs, labels), labels)
-
-    return compute
-
-
-def _loss_derivatives(target: targets.Target) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """(measured f, labels) -> (-d loss / d f, d^2 loss / d f^2)."""
-    known = {("cross_entropy", "margin"): _of_margin, ("squared_error", "output"): _of_output}
-    pair = (target.loss.name, target.measured_name)
-    if pair not in known:
-        raise errors.InvalidTargetError(
-            f"loss {pair[0]} and measured output {pair[1]}: TRAK needs the loss as a function of what is measured; use "
-            + " or ".join(f"{loss} with measured={measured!r}" for loss, measured in known)
-        )
-    return known[pair]
-
-
-def _of_margin(margins: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    del labels
-    return tf.sigmoid(-margins), tf.sigmoid(margins) * tf.sigmoid(-margins)
-
-
-def _of_output(outputs: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.reshape(tf.cast(labels, outputs.dtype), [-1]) - outputs, tf.ones_like(outputs)

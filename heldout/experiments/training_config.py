@@ -9,6 +9,19 @@ SCHEDULES = ("constant", "cosine", "step")
 AUGMENTATIONS = ("crop", "flip")
 DTYPES = ("float32", "float64")
 MIXED_PRECISION = ("none", "bfloat16")
+OPTIMIZERS = ("sgd", "adam")
+# What earlier programs do not know is written only where it is used.
+_LATER = (
+    "mixed_precision",
+    "optimizer",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "l1",
+    "warmup_initial",
+    "stop_accuracy",
+    "stop_loss",
+)
 
 _MOST_EPOCHS = 10**9
 _MOST_PADDING = 10**4
@@ -16,9 +29,10 @@ _MOST_PADDING = 10**4
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Stochastic gradient descent with momentum on the mean cross-entropy of a batch.
+    """Stochastic gradient descent with momentum, or Adam, on the mean cross-entropy of a batch.
 
-    Per step, with g the gradient and lr the scheduled rate:  v <- momentum v + g + weight_decay w;  w <- w - lr v.
+    Per step, with g the gradient and lr the scheduled rate:  v <- momentum v + g + weight_decay w;  w <- w - lr v. Both
+    rules are in heldout/training/updates.py.
 
     Attributes:
         num_epochs: passes over the subset, each in another order; the incomplete last batch of a pass is left out.
@@ -37,6 +51,12 @@ class TrainingConfig:
         dtype: "float32" or "float64", of inputs and variables.
         mixed_precision: "bfloat16" for products and activations of that type in training, with variables, statistics
             and updates in float32; "none" for one type throughout. Evaluation always takes `dtype`.
+        optimizer: "sgd" or "adam".
+        adam_beta1, adam_beta2, adam_epsilon: of Adam, see heldout/training/updates.py.
+        l1: coefficient of the sum of absolute values of every variable of rank 2 or more.
+        warmup_initial: rate at which the warm-up begins.
+        stop_accuracy: end a training once the accuracy on its subset, in inference mode, is at least this; 0 for never.
+        stop_loss: end it once the mean loss of an epoch is at most this; 0 for never.
     """
 
     num_epochs: int = 10
@@ -53,6 +73,14 @@ class TrainingConfig:
     crop_padding: int = 4
     dtype: str = "float32"
     mixed_precision: str = "none"
+    optimizer: str = "sgd"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-7
+    l1: float = 0.0
+    warmup_initial: float = 0.0
+    stop_accuracy: float = 0.0
+    stop_loss: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses values of another type or outside their range."""
@@ -76,6 +104,15 @@ class TrainingConfig:
             ("crop_padding", 1 <= self.crop_padding <= _MOST_PADDING, f"between 1 and {_MOST_PADDING}"),
             ("dtype", self.dtype in DTYPES, "one of " + ", ".join(DTYPES)),
             ("mixed_precision", self._mixed_precision_fits(), "none, or bfloat16 with --dtype=float32"),
+            ("optimizer", self.optimizer in OPTIMIZERS, "one of " + ", ".join(OPTIMIZERS)),
+            ("nesterov", not (self.nesterov and self.optimizer == "adam"), "false with --optimizer=adam"),
+            ("adam_beta1", 0 <= self.adam_beta1 < 1, "in [0, 1)"),
+            ("adam_beta2", 0 <= self.adam_beta2 < 1, "in [0, 1)"),
+            ("adam_epsilon", 0 < self.adam_epsilon < float("inf"), "a positive number"),
+            ("l1", 0 <= self.l1 < float("inf"), "zero or a positive number"),
+            ("warmup_initial", 0 <= self.warmup_initial < float("inf"), "zero or a positive number"),
+            ("stop_accuracy", 0 <= self.stop_accuracy <= 1, "a share, or 0 for never"),
+            ("stop_loss", 0 <= self.stop_loss < float("inf"), "a positive number, or 0 for never"),
         ]
         for name, fulfilled, expected in requirements:
             if not fulfilled:
@@ -97,11 +134,10 @@ class TrainingConfig:
         return self.mixed_precision in MIXED_PRECISION and (self.mixed_precision == "none" or self.dtype == "float32")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with one member per attribute; mixed precision is named only where there is some."""
+        """A JSON object with one member per attribute; later ones are named only where they differ from the default."""
         members = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        if self.mixed_precision == "none":
-            del members["mixed_precision"]
-        return members
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {key: value for key, value in members.items() if key not in _LATER or value != defaults[key]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

@@ -1,6 +1,7 @@
 """Learning-rate schedules, as plain numbers per step.
 
-warm-up    linear over the first `warmup_epochs`: step t of W runs at base * t / W, t from 1
+warm-up    linear over the first `warmup_epochs`: step t of W, t from 1, runs at initial + (rate - initial) t / W, with
+           rate that of the schedule and initial = `warmup_initial`
 constant   the base rate
 cosine     base / 2 * (1 + cos(pi * t / T)), t steps after the warm-up of T in all (Loshchilov & Hutter 2017)
 step       base * step_factor^k, where k of the `step_epochs` have begun
@@ -24,5 +25,8 @@ def learning_rates(config: training_config.TrainingConfig, steps_per_epoch: int,
         factor = config.step_factor**begun
     else:
         factor = np.ones(steps_per_epoch)
-    warmup = np.minimum(1, (step + 1) / warmup_steps) if warmup_steps else 1
-    return config.learning_rate * factor * warmup
+    rate = config.learning_rate * factor
+    if not warmup_steps:
+        return rate
+    warmup = np.minimum(1, (step + 1) / warmup_steps)
+    return rate * warmup + config.warmup_initial * (1 - warmup)

@@ -2,7 +2,7 @@
 
 Whether one ResNet or sixteen small networks side by side (learners.py, ensemble.py), the loop is the
 same: an epoch is one compiled call that gathers each batch on the device, differentiates the sum over runs of the
-mean cross-entropy over the batch, and applies momentum in place. The sum over runs keeps their gradients apart,
+mean cross-entropy over the batch, and updates the variables in place (updates.py). The sum over runs keeps their gradients apart,
 because no variable is shared. Under a `tf.distribute` strategy every replica does the same with runs of its own
 (replicas.py). Order, augmentation and rates come from the host as plain arrays (batches.py,
 schedules.py), so the same seeds give the same training in any grouping.
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from heldout.experiments import training_config
-from heldout.training import augmentation, batches, learners, replicas, schedules
+from heldout.training import augmentation, batches, learners, replicas, schedules, updates
 
 # Called after every epoch with (epoch from 0, mean loss of each run [R]); a true value ends the training there.
 OnEpoch = Callable[[int, np.ndarray], bool | None]
@@ -42,16 +42,16 @@ class Loop(abc.ABC):
         self._strategy = strategy or tf.distribute.get_strategy()
         self._runs_per_replica = learner.num_runs // len(replicas.local_replicas(self._strategy))
         with replicas.separate_variables(self._strategy):
-            self._velocities = [
-                tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
-                for variable in learner.trainable_variables
-            ]
+            self._update_rule = updates.make(config, learner.trainable_variables)
 
     def train(
         self,
         runs: list[batches.RunDraw],
         initial_values: Sequence[learners.ModelValues],
         on_epoch: OnEpoch | None = None,
+        *,
+        num_done: int = 0,
+        rule_state: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Trains all models of the learner from given initial values.
 
@@ -59,21 +59,28 @@ class Loop(abc.ABC):
             runs: the R draws, with subsets of one size.
             initial_values: the variables of each of the R models before the first step.
             on_epoch: called after each epoch.
+            num_done: epochs that lie behind these values; the training goes on as if it had not been interrupted.
+            rule_state: what `rule_state` gave then; empty for no epochs.
 
         Returns:
-            Mean training loss in nats, float64 [epochs done, R]; not finite for a run that diverged.
+            Mean training loss in nats, float64 [epochs done here, R]; not finite for a run that diverged.
         """
         self._learner.assign(initial_values)
-        for velocity in self._velocities:
-            velocity.assign(tf.zeros(velocity.shape, velocity.dtype))
+        self._update_rule.reset()
+        for variable, value in zip(self._update_rule.state, rule_state, strict=bool(rule_state)):
+            variable.assign(value)
         num_steps = batches.steps_per_epoch(self._config, len(runs[0].subset_indices))
         losses: list[np.ndarray] = []
-        for epoch in range(self._config.num_epochs):
+        for epoch in range(num_done, self._config.num_epochs):
             rates = schedules.learning_rates(self._config, num_steps, epoch).astype(self._config.dtype)
             losses.append(self._train_epoch(runs, epoch, rates))
             if on_epoch is not None and on_epoch(epoch, losses[-1]):
                 break
         return np.stack(losses)
+
+    def rule_state(self) -> list[np.ndarray]:
+        """What the update rule keeps of the steps so far; on a single device."""
+        return [variable.numpy() for variable in self._update_rule.state]
 
     @abc.abstractmethod
     def _train_epoch(self, runs: list[batches.RunDraw], epoch: int, rates: np.ndarray) -> np.ndarray:
@@ -108,18 +115,11 @@ class Loop(abc.ABC):
             total = tf.reduce_sum(losses)
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         ranks = self._learner.trainable_ranks
-        for variable, velocity, gradient, rank in zip(variables, self._velocities, gradients, ranks, strict=True):
-            if self._config.weight_decay and rank >= 2:
-                gradient += tf.constant(self._config.weight_decay, gradient.dtype) * variable
-            # One fused pass over the memory of the weights, which is what a small model's step waits for.
-            tf.raw_ops.ResourceApplyMomentum(
-                var=variable.handle,
-                accum=velocity.handle,
-                lr=rate,
-                grad=gradient,
-                momentum=tf.constant(self._config.momentum, gradient.dtype),
-                use_nesterov=self._config.nesterov,
-            )
+        penalised = [
+            updates.regularised(self._config, gradient, variable, rank)
+            for gradient, variable, rank in zip(gradients, variables, ranks, strict=True)
+        ]
+        self._update_rule.apply(penalised, rate)
         return losses
 
 

@@ -88,7 +88,7 @@ def _logistic():
 
 def _scores(logistic, **options):
     config = trak.Config(**({"projection": _EXACT, "relative_ridge": 0.0} | options))
-    return trak.Trak(logistic.plan, config).fit(logistic.train).scores(logistic.train, logistic.test)
+    return trak.Trak(logistic.plan, config).fit(logistic.train).scores(logistic.train, logistic.test).values
 
 
 def test_without_projection_it_is_the_closed_form(logistic):
@@ -142,7 +142,9 @@ def test_more_members_are_nearer_to_the_closed_form(logistic):
     correlations = []
     for num in (1, 20):
         found = trak.Trak(logistic.plan, config, load=lambda k: None, num_models=num).fit(logistic.train)
-        correlations.append(np.corrcoef(found.scores(logistic.train, logistic.test).ravel(), truth.ravel())[0, 1])
+        correlations.append(
+            np.corrcoef(found.scores(logistic.train, logistic.test).values.ravel(), truth.ravel())[0, 1]
+        )
     assert correlations[1] > correlations[0] + 0.05
 
 
@@ -167,7 +169,7 @@ def _regression(num=20, size=4, decay=0.05):
 def test_for_ridge_regression_the_corrected_scores_are_exact():
     module, plan, train, test, solve = _regression()
     config = trak.Config(_EXACT, relative_ridge=0.0, leverage=True)
-    found = trak.Trak(plan, config).fit(train).scores(train, test)
+    found = trak.Trak(plan, config).fit(train).scores(train, test).values
     everything = np.ones(20, bool)
     for i in range(20):
         mask = everything.copy()
@@ -181,7 +183,7 @@ def test_examples_outside_a_model_s_subset_are_scored_by_adding_them():
     mask = np.random.default_rng(2).random(20) < 0.5
     module.kernel.assign(solve(mask)[:, None])
     config = trak.Config(_EXACT, ridge=0.05 * 20, relative_ridge=0.0, leverage=True)
-    found = trak.Trak(plan, config).fit(train, masks=mask[None]).scores(train, test)
+    found = trak.Trak(plan, config).fit(train, masks=mask[None]).scores(train, test).values
     for i in range(20):
         without, with_it = mask.copy(), mask.copy()
         without[i], with_it[i] = False, True
@@ -195,7 +197,7 @@ def test_ensembles_average_products_and_slopes_over_masked_models():
     kernels = [solve(mask)[:, None] for mask in masks]
     config = trak.Config(_EXACT, ridge=0.3, relative_ridge=0.0)
     both = trak.Trak(plan, config, load=lambda k: module.kernel.assign(kernels[k]), num_models=2)
-    found = both.fit(train, masks).scores(train, test)
+    found = both.fit(train, masks).scores(train, test).values
     inputs, labels = train
     products = [inputs @ np.linalg.solve(inputs[mask].T @ inputs[mask] + 0.3 * np.eye(4), test[0].T) for mask in masks]
     slopes = [labels - inputs @ kernel[:, 0] for kernel in kernels]
@@ -205,7 +207,7 @@ def test_ensembles_average_products_and_slopes_over_masked_models():
         module.kernel.assign(kernel)
         modules.append(_copied(module, plan, train))
     several = trak.Trak(modules, config).fit(train, masks)
-    np.testing.assert_allclose(several.scores(train, test), found, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(several.scores(train, test).values, found, rtol=1e-9, atol=1e-12)
 
 
 def _copied(module, plan, train):
@@ -229,14 +231,14 @@ def test_batches_and_order_change_nothing(kind):
     config = trak.Config(projected_gradients.Config(kind, dimension=9))
     train = examples.Examples(case.inputs, case.labels)
     test = train.take(np.arange(4))
-    truth = trak.Trak(plan, config, batch_size=100).fit(train).scores(train, test)
+    truth = trak.Trak(plan, config, batch_size=100).fit(train).scores(train, test).values
     assert truth.shape == (7, 4)
     for size in (1, 3):
-        found = trak.Trak(plan, config, batch_size=size).fit(train).scores(train, test)
+        found = trak.Trak(plan, config, batch_size=size).fit(train).scores(train, test).values
         np.testing.assert_allclose(found, truth, rtol=1e-8, atol=1e-11)
     order = np.random.default_rng(0).permutation(7)
     turned = train.take(order)
-    found = trak.Trak(plan, config).fit(turned).scores(turned, test.take(np.array([3, 1, 0, 2])))
+    found = trak.Trak(plan, config).fit(turned).scores(turned, test.take(np.array([3, 1, 0, 2]))).values
     np.testing.assert_allclose(found[:, [2, 1, 3, 0]], truth[order], rtol=1e-8, atol=1e-11)
 
 
@@ -246,7 +248,7 @@ def test_kept_features_and_given_arrays_change_nothing(logistic):
     np.testing.assert_array_equal(_scores(logistic, projection=projection, keep_features=True), truth)
     config = trak.Config(projection, relative_ridge=0.0)
     out = np.full((120, 40), np.nan, np.float32)
-    found = trak.Trak(logistic.plan, config).fit(logistic.train).scores(logistic.train, logistic.test, out=out)
+    found = trak.Trak(logistic.plan, config).fit(logistic.train).scores(logistic.train, logistic.test, out=out).values
     assert found is out
     np.testing.assert_allclose(out, truth, rtol=1e-4, atol=1e-6)
 
@@ -256,7 +258,7 @@ def test_self_scores_are_the_diagonal(logistic, leverage):
     config = trak.Config(projected_gradients.Config("signs", dimension=40), leverage=leverage)
     fitted = trak.Trak(logistic.plan, config).fit(logistic.train)
     found = fitted.self_scores(logistic.train)
-    np.testing.assert_allclose(found, np.diag(fitted.scores(logistic.train, logistic.train)), rtol=1e-9)
+    np.testing.assert_allclose(found, np.diag(fitted.scores(logistic.train, logistic.train).values), rtol=1e-9)
     assert (found >= 0).all()
 
 
@@ -266,7 +268,7 @@ def test_wrong_labels_hurt_others_and_hold_themselves():
     fitted = trak.Trak(noisy.plan, trak.Config(projected_gradients.Config("signs", dimension=512)))
     fitted.fit(noisy.train)
     is_flipped = np.isin(np.arange(160), noisy.flipped)
-    on_others = fitted.scores(noisy.train, noisy.test).mean(axis=1)
+    on_others = fitted.scores(noisy.train, noisy.test).values.mean(axis=1)
     assert np.mean(on_others[is_flipped] < 0) > 0.9 < np.mean(on_others[~is_flipped] > 0)
     for scores in (-on_others, fitted.self_scores(noisy.train)):
         auc = np.mean(scores[is_flipped][:, None] > scores[~is_flipped][None])
@@ -282,6 +284,7 @@ def test_multi_class_margins_are_those_of_the_target():
         trak.Trak(plan, config)
         .fit((case.inputs, case.labels))
         .scores((case.inputs, case.labels), (case.inputs, case.labels))
+        .values
     )
     phi = per_example.make_gradients(plan, "measured")(case.inputs, case.labels).numpy()
     p = tf.nn.softmax(case.target.predict(case.inputs)).numpy()[np.arange(7), case.labels]
@@ -339,7 +342,7 @@ def test_what_cannot_be_scored_is_refused(logistic):
     with pytest.raises(errors.MismatchError, match="40 training examples whose ids are not those of the 120"):
         fitted.self_scores(test)
     for out in (np.zeros((40, 120)), np.zeros((120, 40), int)):
-        with pytest.raises(errors.MismatchError, match=r"expected floats \[120, 40\]"):
+        with pytest.raises(errors.MismatchError, match=r"floats \(120, 40\)"):
             fitted.scores(train, test, out=out)
     with pytest.raises(errors.SolverError, match="the Gram matrix of 128 dimensions is singular with ridge 0"):
         trak.Trak(plan, trak.Config(_EXACT, ridge=0.0, relative_ridge=0.0)).fit(train)
@@ -356,3 +359,58 @@ def test_weight_decay_that_differs_needs_a_ridge():
     with pytest.raises(errors.InvalidArgumentError, match=r"weight decay differs between parameters \(0.0, 0.1\)"):
         trak.Trak(plan, trak.Config(_EXACT)).fit((case.inputs, case.labels))
     trak.Trak(plan, trak.Config(_EXACT, ridge=0.1)).fit((case.inputs, case.labels))
+
+
+def test_scores_are_labelled(logistic):
+    found = trak.Trak(logistic.plan, trak.Config(_EXACT)).fit(logistic.train).scores(logistic.train, logistic.test)
+    assert (found.unit, found.lower_is_better) == ("margin", False)
+    assert found.method == "TRAK of 1 model"
+    assert found.train_ids.tolist() == list(range(120))
+    published = trak.Config(_EXACT, scaling="published", ridge=0.3)
+    found = trak.Trak(logistic.plan, published).fit(logistic.train).scores(logistic.train, logistic.test)
+    assert found.unit.startswith("arbitrary")
+
+
+def test_other_weights_than_those_that_were_fitted_are_refused(logistic):
+    fitted = trak.Trak(logistic.plan, trak.Config(_EXACT)).fit(logistic.train)
+    variable = logistic.plan.target.variables[0]
+    before = variable.numpy()
+    try:
+        variable.assign(before + 1e-3)
+        for compute in (
+            lambda: fitted.scores(logistic.train, logistic.test),
+            lambda: fitted.self_scores(logistic.train),
+        ):
+            with pytest.raises(errors.MismatchError, match="weights of model 0 are not those that were fitted"):
+                compute()
+    finally:
+        variable.assign(before)
+
+
+def test_what_was_fitted_is_stored_and_taken_again(logistic, tmp_path):
+    config = trak.Config(_EXACT)
+    fitted = trak.Trak(logistic.plan, config).fit(logistic.train)
+    truth = fitted.scores(logistic.train, logistic.test).values
+    fitted.save(tmp_path / "trak")
+    again = trak.Trak(logistic.plan, config).load(tmp_path / "trak", logistic.train)
+    np.testing.assert_array_equal(again.scores(logistic.train, logistic.test).values, truth)
+    np.testing.assert_array_equal(again.self_scores(logistic.train), fitted.self_scores(logistic.train))
+    with pytest.raises(errors.InvalidArgumentError, match="is there already"):
+        fitted.save(tmp_path / "trak")
+    with pytest.raises(errors.InvalidArgumentError, match="nothing was fitted"):
+        trak.Trak(logistic.plan, config).save(tmp_path / "other")
+
+
+def test_what_is_stored_of_something_else_is_refused(logistic, tmp_path):
+    trak.Trak(logistic.plan, trak.Config(_EXACT)).fit(logistic.train).save(tmp_path / "trak")
+    others = {
+        "leverage": (trak.Config(_EXACT, leverage=True), logistic.train, None),
+        "examples": (trak.Config(_EXACT), (logistic.train[0] + 1.0, logistic.train[1]), None),
+        "masks": (trak.Config(_EXACT), logistic.train, np.arange(120)[None] > 0),
+    }
+    for name, (config, train, masks) in others.items():
+        with pytest.raises(errors.MismatchError, match=f"stored for {name} "):
+            trak.Trak(logistic.plan, config).load(tmp_path / "trak", train, masks)
+    (tmp_path / "trak" / "root-0.npy").write_bytes(b"")
+    with pytest.raises(errors.DamagedArtifactError, match=r"root-0\.npy"):
+        trak.Trak(logistic.plan, trak.Config(_EXACT)).load(tmp_path / "trak", logistic.train)

@@ -36,3 +36,27 @@ def train(parameters, batches, rates, momentum, nesterov, weight_decay):
             directions = [tuple(g + momentum * v for g, v in zip(gs, vs, strict=True)) for gs, vs in pairs]
         parameters = [(w - rate * dw, b - rate * db) for (w, b), (dw, db) in zip(parameters, directions, strict=True)]
     return parameters
+
+
+def train_with_adam(parameters, batches, rates, betas, epsilon, l1):
+    """The same with Adam and an absolute penalty on weights; epsilon is added to the root of the uncorrected moment."""
+    first = [(np.zeros_like(weights), np.zeros_like(bias)) for weights, bias in parameters]
+    second = [(np.zeros_like(weights), np.zeros_like(bias)) for weights, bias in parameters]
+    for step, ((inputs, labels), rate) in enumerate(zip(batches, rates, strict=True), start=1):
+        _, gradients = loss_and_gradients(parameters, inputs, labels)
+        gradients = [(gw + l1 * np.sign(w), gb) for (gw, gb), (w, _) in zip(gradients, parameters, strict=True)]
+        first = _moved(first, gradients, betas[0], 1)
+        second = _moved(second, gradients, betas[1], 2)
+        rate = rate * np.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+        parameters = [
+            tuple(p - rate * m / (np.sqrt(v) + epsilon) for p, m, v in zip(ps, ms, vs, strict=True))
+            for ps, ms, vs in zip(parameters, first, second, strict=True)
+        ]
+    return parameters
+
+
+def _moved(moments, gradients, beta, power):
+    return [
+        tuple(beta * m + (1 - beta) * g**power for m, g in zip(ms, gs, strict=True))
+        for ms, gs in zip(moments, gradients, strict=True)
+    ]

@@ -27,6 +27,14 @@ from zoo import errors
         ("num_epochs", 10**12),
         ("dtype", "float16"),
         ("mixed_precision", "float16"),
+        ("optimizer", "lbfgs"),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", -0.1),
+        ("adam_epsilon", 0.0),
+        ("l1", -1.0),
+        ("warmup_initial", -0.1),
+        ("stop_accuracy", 1.1),
+        ("stop_loss", -1.0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, value):
@@ -77,3 +85,16 @@ def test_member_of_a_wrong_type_is_refused(value):
 
 def test_a_whole_number_may_stand_for_a_rate():
     assert training_config.TrainingConfig(learning_rate=1).learning_rate == 1
+
+
+def test_later_options_are_named_only_where_they_are_used():
+    later = {"optimizer": "adam", "adam_beta1": 0.8, "l1": 0.1, "warmup_initial": 0.01, "stop_accuracy": 0.999}
+    assert not set(later) & set(training_config.TrainingConfig().to_json())
+    config = training_config.TrainingConfig(**later)
+    assert {name: config.to_json()[name] for name in later} == later
+    assert training_config.TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_adam_knows_no_nesterov():
+    with pytest.raises(errors.InvalidValueError, match="--nesterov=True: expected false with --optimizer=adam"):
+        training_config.TrainingConfig(nesterov=True, optimizer="adam")

@@ -36,6 +36,13 @@ def test_fractional_warmup():
     np.testing.assert_allclose(rates(warmup_epochs=1.5)[:4], [0.5 / 3, 1 / 3, 0.5, 0.5])
 
 
+def test_warmup_begins_at_its_initial_rate():
+    expected = [0.1 + 0.4 * t / 4 for t in (1, 2, 3, 4)]
+    np.testing.assert_allclose(rates(warmup_epochs=2, warmup_initial=0.1)[:4], expected)
+    # From above the rate of the schedule it comes down.
+    np.testing.assert_allclose(rates(warmup_epochs=1, warmup_initial=2.5)[:3], [1.5, 0.5, 0.5])
+
+
 @pytest.mark.parametrize("schedule", training_config.SCHEDULES)
 def test_every_schedule_gives_one_positive_rate_per_step(schedule):
     steps = (2,) if schedule == "step" else ()

@@ -29,6 +29,11 @@ def initial_values(architecture, dtype, seed):
     return learners.read_values(registry.build(architecture, _CLASSES, _SHAPE, dtype=tf.as_dtype(dtype)))
 
 
+def initial_values_of(options, seed):
+    tf.random.set_seed(seed)
+    return learners.read_values(registry.build("mlp", _CLASSES, _SHAPE, options, dtype=tf.float64))
+
+
 def train(learner, config, runs, values, images=None, labels=None):
     if images is None:
         images, labels = examples()
@@ -69,6 +74,50 @@ def test_twenty_steps_agree_with_hand_written_sgd(options):
     for i, (weights, bias) in zip((1, 3, 5), expected, strict=True):
         np.testing.assert_allclose(trained[f"model/layers/{i}/w"], weights, rtol=0, atol=1e-10)
         np.testing.assert_allclose(trained[f"model/layers/{i}/b"], bias, rtol=0, atol=1e-10)
+
+
+def test_twenty_steps_agree_with_hand_written_adam():
+    config = training_config.TrainingConfig(
+        num_epochs=4, batch_size=6, dtype="float64", optimizer="adam", learning_rate=0.01, l1=0.02, adam_beta2=0.9
+    )
+    module = registry.build("mlp", _CLASSES, _SHAPE, {"hidden_sizes": [7, 6]}, dtype=tf.float64)
+    values = learners.read_values(module)
+    images, labels = examples()
+    runs = draws(1)
+    train(learners.SingleLearner(module), config, runs, [values], images, labels)
+    indices = np.concatenate([batches.epoch_batches(config, runs, epoch).indices[:, 0] for epoch in range(4)])
+    expected = plain_sgd.train_with_adam(
+        [(values[f"model/layers/{i}/w"], values[f"model/layers/{i}/b"]) for i in (1, 3, 5)],
+        [(images[batch].reshape(len(batch), -1), labels[batch]) for batch in indices],
+        np.full(20, 0.01),
+        (0.9, 0.9),
+        config.adam_epsilon,
+        config.l1,
+    )
+    trained = learners.read_values(module)
+    for i, (weights, bias) in zip((1, 3, 5), expected, strict=True):
+        np.testing.assert_allclose(trained[f"model/layers/{i}/w"], weights, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(trained[f"model/layers/{i}/b"], bias, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", training_config.OPTIMIZERS)
+def test_a_training_goes_on_as_if_it_had_not_been_interrupted(optimizer):
+    config = training_config.TrainingConfig(num_epochs=5, batch_size=6, dtype="float64", optimizer=optimizer)
+    module = registry.build("mlp", _CLASSES, _SHAPE, {"hidden_sizes": [7]}, dtype=tf.float64)
+    values, runs = learners.read_values(module), draws(2)
+    images, labels = examples()
+    others = initial_values_of({"hidden_sizes": [7]}, 3)
+    learner = ensemble.EnsembleLearner(module, 2)
+    trainer = training_loop.Trainer(learner, images, labels, lambda x: tf.cast(x, tf.float64), config)
+    losses = trainer.train(runs, [values, others])
+    whole = [values_after(learner, position, module) for position in range(2)]
+    begun = trainer.train(runs, [values, others], lambda epoch, _: epoch == 1)
+    halfway, state = [dict(values_after(learner, position, module)) for position in range(2)], trainer.rule_state()
+    rest = trainer.train(runs, halfway, num_done=2, rule_state=state)
+    np.testing.assert_array_equal(np.concatenate([begun, rest]), losses)
+    for position in range(2):
+        for key, value in values_after(learner, position, module).items():
+            np.testing.assert_array_equal(value, whole[position][key])
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "lenet"])
