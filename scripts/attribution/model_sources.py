@@ -19,11 +19,9 @@ import tensorflow as tf
 from estimators import examples, parameters, targets
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from heldout.evaluation import judging, run_sources
-from heldout.experiments import recipes
-from heldout.models import registry as models
-from scripts.attribution import source_config
-from zoo import aux_arrays, checkpoints, errors, layout
+from heldout.evaluation import judging
+from scripts.attribution import run_models, source_config
+from zoo import errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,48 +62,22 @@ def load(
 
 
 def _of_run(source: source_config.SourceConfig, scope: Callable[[], contextlib.AbstractContextManager[Any]]) -> Loaded:
-    assert source.run is not None
-    run = layout.run_from_directory(source.run)
-    made_of = run_sources.source_of(run, source.dataset, source.architecture)
-    data = recipes.load_dataset(run.zoo, run.experiment, made_of.dataset, source.data_dir)
-    recipes.check_dataset(run.zoo, run.experiment, data)
-    prefix = layout.latest_checkpoint(run) if source.epoch is None else run.checkpoint_prefix(source.epoch)
-    mask = _subset(run, data)
-    with scope():
-        module = models.build(
-            made_of.architecture,
-            data.num_classes,
-            data.image_shape,
-            made_of.architecture_options,
-            dtype=tf.as_dtype(made_of.dtype),
-        )
-        state = checkpoints.restore(module, prefix)
-    recipe = recipes.read(run.zoo, run.experiment)
+    model = run_models.RunModel(source, scope)
+    data, trained = model.data, np.flatnonzero(model.subset_mask())
+    state = model.restore(source.epoch)
     decay = source.weight_decay
     if decay is None:
-        decay = recipe.training.weight_decay if recipe is not None else 0.0
-    normalise = judging.normaliser(data, made_of.dtype)
-    target = _target(source, module, decay, predict=lambda images: module(normalise(images), is_training=False))
-    train = examples.Examples(_Rows(data.train.images, mask), data.train.label[mask], mask)
+        decay = model.recipe.training.weight_decay if model.recipe is not None else 0.0
+    target = _target(source, model.module, decay, predict=model.logits)
+    train = examples.Examples(_Rows(data.train.images, trained), data.train.label[trained], trained)
     test = examples.Examples(data.test.images, data.test.label, data.test.index)
     description = {
-        "model": f"{run.experiment}/{layout.ratio_name(run.subset_ratio)}/{run.run_id}",
+        "model": model.name,
         "epoch": state.epoch,
         "dataset": data.fingerprint(),
         "weight_decay": decay,
     }
     return Loaded(target, train, test, description, data)
-
-
-def _subset(run: layout.Run, data: dataset_lib.Dataset) -> np.ndarray:
-    """Original indices of the examples that a run was trained on, ascending."""
-    aux = aux_arrays.read(run.aux_arrays_path)
-    if (aux.num_train, aux.num_test) != (len(data.train), len(data.test)):
-        raise errors.MismatchError(
-            f"{run.aux_arrays_path} records {aux.num_train} training and {aux.num_test} test examples, data set "
-            f"{data.name} has {len(data.train)} and {len(data.test)}; give the --dataset of the run"
-        )
-    return np.flatnonzero(aux.subset_mask())
 
 
 class _Rows:
