@@ -60,6 +60,7 @@ _PARAMETERS = flags.DEFINE_string(
 _WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", None, "L2 coefficient of weights and filters; without it that of the recipe, else 0."
 )
+_JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Have XLA compile what is differentiated.")
 _OUTDIR = flags.DEFINE_string("outdir", _DEFAULTS.outdir, "Folder of the results.")
 _METHOD = flags.DEFINE_enum("method", _DEFAULTS.method, influence_config.METHODS, "The inverse of the curvature.")
 _MEASURED = flags.DEFINE_enum(
@@ -193,6 +194,7 @@ def _source() -> source_config.SourceConfig:
         measured=_MEASURED.value,
         parameters=_PARAMETERS.value,
         weight_decay=_WEIGHT_DECAY.value,
+        jit_compile=_JIT_COMPILE.value,
     )
 
 

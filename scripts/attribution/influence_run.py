@@ -21,12 +21,12 @@ import tensorflow as tf
 
 from estimators import artifacts, examples, influence_functions, score_matrix, solvers, solving, targets
 from scripts.attribution import (
+    chosen_examples,
     gradient_store,
     influence_config,
     influence_files,
     influence_gallery,
     model_sources,
-    chosen_examples,
 )
 from zoo import errors, files
 

@@ -153,6 +153,7 @@ def _target(
         parameters=source.parameters,
         weight_decay=decay,
         predict=predict,
+        jit_compile=source.jit_compile,
     )
 
 

@@ -23,6 +23,7 @@ class SourceConfig:
         measured: name of the measured output, "loss" or one of `estimators.losses.MEASURES`.
         parameters: regular expression of the parameters to differentiate; empty for all.
         weight_decay: of weights and filters; None for that of the recipe, else none.
+        jit_compile: have XLA compile whatever is differentiated.
 
     Raises:
         InvalidValueError: both kinds or neither, or a number that cannot be.
@@ -38,6 +39,7 @@ class SourceConfig:
     measured: str = "loss"
     parameters: str = ""
     weight_decay: float | None = None
+    jit_compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""

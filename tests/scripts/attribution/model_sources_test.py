@@ -62,6 +62,11 @@ def test_the_weight_decay_of_the_recipe_is_that_of_the_target(run):
     assert set(model_sources.load(source(run, weight_decay=0.5)).target.weight_decay) == {0.0, 0.5}
 
 
+def test_xla_is_asked_for_where_it_is_wanted(run):
+    assert model_sources.load(source(run, jit_compile=True)).target.jit_compile
+    assert not model_sources.load(source(run)).target.jit_compile
+
+
 def test_parameters_are_chosen_by_name(run):
     every = model_sources.load(source(run)).target.parameters
     some = model_sources.load(source(run, parameters=every[-1].name)).target
