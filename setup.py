@@ -71,6 +71,7 @@ PROGRAMS = [
     "compare_scores",
     "merge_zoos",
     "compute_influence_functions",
+    "train_on_most_influential",
 ]
 
 setuptools.setup(
@@ -96,6 +97,7 @@ setuptools.setup(
         "estimators",
         "estimators.curvature",
         "estimators.derivatives",
+        "estimators.jacobian",
         "estimators.projections",
         "zoo",
         "zoo.archive",

@@ -25,6 +25,8 @@ from zoo import errors, layout
 # Part of every seed: another scheme must not give the same name to other draws.
 SEED_SCHEME = "heldout-1"
 UNIFORM, CLASS_BALANCED = SAMPLINGS = ("uniform", "class_balanced")
+# Not drawn: subsets follow a ranking of the examples, see heldout/experiments/subset_rankings.py.
+RANKED = "ranked"
 
 
 def seed(run: tuple[str, float, int], purpose: str) -> int:

@@ -141,7 +141,9 @@ def _accuracy_line(ratio: float, summary: zoo_training.TrainRunsSummary) -> str:
     trained = [result for result in summary.trained if result.run.subset_ratio == ratio]
     names = ("accuracy_in", "accuracy_heldout", "accuracy_test")
     means = [float(np.mean([getattr(result, name) for result in trained])) for name in names]
-    text = "accuracy {:.3f} on the subset, {:.3f} held out, {:.3f} on the test set".format(*means)
+    # A run on all examples holds none out.
+    held_out = "none held out" if np.isnan(means[1]) else f"{means[1]:.3f} held out"
+    text = f"accuracy {means[0]:.3f} on the subset, {held_out}, {means[2]:.3f} on the test set"
     return f"  ratio {layout.ratio_name(ratio)}, {_runs(len(trained))}: {text}"
 
 

@@ -1,5 +1,7 @@
 """What programs say of trainings, alike while they go on and afterwards."""
 
+import math
+
 from heldout.training import failures, run_results
 from heldout.watching import training_rate
 from zoo import layout
@@ -73,7 +75,9 @@ class Tally:
                 parts.append(f"{duration((self._num_runs - done) / runs_per_hour * 3600)} left")
         if self._ratio is not None:
             count, accuracy_in, accuracy_heldout = self._sums[self._ratio]
-            means = f"{accuracy_in / count:.3f} in, {accuracy_heldout / count:.3f} held out"
+            # A run on all examples holds none out.
+            held_out = "none held out" if math.isnan(accuracy_heldout) else f"{accuracy_heldout / count:.3f} held out"
+            means = f"{accuracy_in / count:.3f} in, {held_out}"
             parts.append(f"accuracy {means} at {layout.ratio_name(self._ratio)}")
         if self._num_failed:
             parts.append(f"{self._num_failed} failed")

@@ -226,6 +226,7 @@ def _unknown(directory: pathlib.Path, runs: Sequence[layout.Run]) -> list[str]:
         layout.RECIPE_NAME,
         layout.RUN_TABLE_NAME,
         layout.LABELS_NAME,
+        layout.RANKING_NAME,
         layout.FAILURES_NAME,
         layout.TENSORBOARD_NAME,
         layout.ARCHIVE_INDEX_NAME,

@@ -27,6 +27,7 @@ CHECKPOINTS_NAME = "checkpoints"
 RECIPE_NAME = "recipe.json"
 RUN_TABLE_NAME = "run_table.npz"
 LABELS_NAME = "labels.npz"
+RANKING_NAME = "subset_ranking.npz"
 FAILURES_NAME = "failures.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 ARCHIVE_INDEX_SUFFIX = ".index.sqlite"
@@ -148,6 +149,11 @@ def recipe_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
 def labels_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
     """The labels of an experiment that was trained on wrong ones on purpose; see `heldout.experiments.label_noise`."""
     return experiment_directory(zoo, experiment) / LABELS_NAME
+
+
+def ranking_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:
+    """What the subsets of an experiment follow from, where they follow a ranking of the training examples."""
+    return experiment_directory(zoo, experiment) / RANKING_NAME
 
 
 def failures_path(zoo: files.PathLike, experiment: str) -> pathlib.Path:

@@ -14,8 +14,9 @@ from heldout.datasets import registry as datasets
 from heldout.experiments import label_noise, training_config, training_files
 from zoo import errors, files, layout, registry
 
-# A recipe of today that an earlier program could read has version 1; that program does not know of noise and sampling.
-SCHEMA_VERSION = 2
+# A recipe has the first version that knows its members: 1 knows nothing of noise and sampling, 2 nothing of rankings.
+SCHEMA_VERSION = 3
+_WITHOUT_RANKING = 2
 _FIRST_VERSION = 1
 
 _FINGERPRINT_TEXTS = ("name", "version", "train_label_sha256", "test_label_sha256")
@@ -39,7 +40,8 @@ class Recipe:
         noise: which training labels are wrong on purpose; None for none. The label digest in `dataset` is then that of
             the changed labels, which are the training labels for everything that is done with the runs.
         clean_label_sha256: digest of the labels before the change; None without noise.
-        subset_sampling: "uniform", or "class_balanced" over the labels that are trained with.
+        subset_sampling: "uniform", "class_balanced" over the labels that are trained with, or "ranked".
+        ranking_sha256: digest of the ranking that subsets follow (subset_rankings.py); None where they follow none.
     """
 
     experiment: str
@@ -52,6 +54,7 @@ class Recipe:
     noise: label_noise.LabelNoise | None = None
     clean_label_sha256: str | None = None
     subset_sampling: str = subsets.UNIFORM
+    ranking_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` is its inverse. What earlier programs do not know is only there if it is used."""
@@ -60,8 +63,11 @@ class Recipe:
             further["label_noise"] = self.noise.to_json() | {"clean_train_label_sha256": self.clean_label_sha256}
         if self.subset_sampling != subsets.UNIFORM:
             further["subset_sampling"] = self.subset_sampling
+        version = _WITHOUT_RANKING if further else _FIRST_VERSION
+        if self.ranking_sha256 is not None:
+            version, further["ranking_sha256"] = SCHEMA_VERSION, self.ranking_sha256
         stored = {
-            "schema_version": SCHEMA_VERSION if further else _FIRST_VERSION,
+            "schema_version": version,
             "experiment": self.experiment,
             "dataset": self.dataset,
             "architecture": self.architecture,
@@ -80,9 +86,9 @@ class Recipe:
             DamagedFileError: members are missing or of a wrong type; `where` names the file.
         """
         version = value.get("schema_version")
-        if version not in (_FIRST_VERSION, SCHEMA_VERSION):
+        if version not in range(_FIRST_VERSION, SCHEMA_VERSION + 1):
             raise errors.DamagedFileError(
-                f"{where}: schema version {version!r}, this program reads {_FIRST_VERSION} and {SCHEMA_VERSION}; "
+                f"{where}: schema version {version!r}, this program reads {_FIRST_VERSION} to {SCHEMA_VERSION}; "
                 "use the version of Heldout that wrote the zoo"
             )
         types = {"experiment": str, "dataset": dict, "architecture": str, "architecture_options": dict}
@@ -104,19 +110,24 @@ class Recipe:
 
 def _further_members(value: dict[str, Any]) -> dict[str, Any]:
     """Noise and sampling of a recipe; a recipe without them, as earlier programs wrote it, has neither."""
-    sampling = value.get("subset_sampling", subsets.UNIFORM)
-    if sampling not in subsets.SAMPLINGS:
+    sampling, ranking = value.get("subset_sampling", subsets.UNIFORM), value.get("ranking_sha256")
+    known = (*subsets.SAMPLINGS, subsets.RANKED)
+    if sampling not in known:
+        raise errors.InvalidValueError(f"member 'subset_sampling' is {sampling!r}, expected one of {', '.join(known)}")
+    if not isinstance(ranking, str if sampling == subsets.RANKED else type(None)):
         raise errors.InvalidValueError(
-            f"member 'subset_sampling' is {sampling!r}, expected one of {', '.join(subsets.SAMPLINGS)}"
+            f"member 'ranking_sha256' is {ranking!r} with 'subset_sampling' {sampling!r}, expected a text with "
+            f"{subsets.RANKED!r} and nothing with the others"
         )
+    members = {"subset_sampling": sampling, "ranking_sha256": ranking}
     stored = value.get("label_noise")
     if stored is None:
-        return {"subset_sampling": sampling}
+        return members
     digest = stored.get("clean_train_label_sha256") if isinstance(stored, dict) else None
     if not isinstance(digest, str):
         raise errors.InvalidValueError("member 'label_noise' should have 'clean_train_label_sha256', a text")
     noise = label_noise.LabelNoise.from_json({k: v for k, v in stored.items() if k != "clean_train_label_sha256"})
-    return {"subset_sampling": sampling, "noise": noise, "clean_label_sha256": digest}
+    return members | {"noise": noise, "clean_label_sha256": digest}
 
 
 def read(zoo: files.PathLike, experiment: str) -> Recipe | None:
@@ -260,6 +271,20 @@ def check_dataset(zoo: files.PathLike, experiment: str, dataset: datasets.AnyDat
         raise errors.MismatchError(
             f"data set {dataset.name}: {experiment} was trained on {published.dataset}; "
             f"give --dataset={published.dataset}"
+        )
+
+
+def check_random_subsets(zoo: files.PathLike, experiment: str) -> None:
+    """To be asked by what compares runs with an example and runs without it: whether chance alone tells them apart.
+
+    Raises:
+        InvalidValueError: subsets follow a ranking, so that runs without an example lack others of its kind, too.
+    """
+    recipe = read(zoo, experiment)
+    if recipe is not None and recipe.ranking_sha256 is not None:
+        raise errors.InvalidValueError(
+            f"--experiment={experiment}: its subsets follow a ranking of the examples, so its runs tell nothing of "
+            "single ones; give an experiment of train_runs"
         )
 
 

@@ -24,7 +24,7 @@ PALETTE = {
 }
 _SIZE_INCHES = (5.0, 3.3)
 _DOTS_PER_INCH = 200
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
@@ -67,7 +67,7 @@ def chart(name: str, draw: Callable[[Any], None]) -> Chart:
     from matplotlib.backends import backend_agg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
         backend_agg.FigureCanvasAgg(figure)
         draw(figure.add_subplot())

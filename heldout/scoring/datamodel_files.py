@@ -21,6 +21,7 @@ import numpy as np
 
 import heldout
 from heldout.evaluation import margins
+from heldout.experiments import recipes
 from heldout.scoring import datamodel_path, datamodels, margin_scores, saved_scores
 from zoo import errors, files, layout, npz, run_table, run_table_update
 
@@ -139,11 +140,13 @@ def fit_datamodels(config: DatamodelConfig, progress: Progress | None = None) ->
         progress: called with targets done and targets in all.
 
     Raises:
-        InvalidValueError: a value of the configuration is out of range, or needs more runs or memory than there are.
+        InvalidValueError: a value of the configuration is out of range, or needs more runs or memory than there are; or
+            subsets are not random.
         MissingFileError: the experiment has no finished run.
         MismatchError: the file holds the datamodels of another configuration.
     """
     _check(config)
+    recipes.check_random_subsets(config.zoo, config.experiment)
     work = _gather(config)
     path = config.directory / file_name(work.provenance["subset_ratio"])
     folder = path.with_suffix("").with_name(f"{path.stem}-blocks")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import heldout
-from heldout.experiments import label_noise
+from heldout.experiments import label_noise, recipes
 from heldout.scoring import (
     bootstrap,
     influence_files,
@@ -83,8 +83,8 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
         A ScoreSummary.
 
     Raises:
-        InvalidValueError: a value of the configuration is out of range, a ratio has no runs, or what was asked for
-            besides cannot be had from these runs (`optional_files.check`).
+        InvalidValueError: a value of the configuration is out of range, a ratio has no runs, subsets are not random,
+            or what was asked for besides cannot be had from these runs (`optional_files.check`).
         MissingFileError: the experiment has no finished run, or the data set is not there.
         MismatchError: the folder holds the scores of another configuration, or of a ratio that has no runs any more;
             or the data set is not the one behind the runs, or contradicts the labels of the run table.
@@ -95,6 +95,7 @@ def compute_scores(config: ScoreConfig, progress: Progress | None = None) -> Sco
     """
     report = progress or (lambda what, done, total: None)
     score_config.check(config)
+    recipes.check_random_subsets(config.zoo, config.experiment)
     identity = config.identity()
     record = saved_scores.read_record(config.directory)
     _check_record(config, identity, record)

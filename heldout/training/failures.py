@@ -18,7 +18,7 @@ import numpy as np
 
 import heldout
 from heldout import subsets
-from heldout.experiments import label_noise, recipes, training_config
+from heldout.experiments import label_noise, recipes, subset_rankings, training_config
 from heldout.training import run_results
 from zoo import errors, files, layout
 
@@ -38,7 +38,7 @@ class Failure:
         epoch: the epoch, from 1, after which the failure showed; None where it is not known.
         code_version: of Heldout.
         time: UTC, as in "2026-01-31T12:00:00+00:00".
-        retry: the command that trains this run alone.
+        retry: the command that trains this run alone; where subsets follow a ranking, what trains it with others.
     """
 
     subset_ratio: float
@@ -84,16 +84,21 @@ def describe(
         store: address of the zoo, where the folder of the run only stands for it.
     """
     run = result.run
+    name = (run.experiment, run.subset_ratio, run.run_id)
+    if recipe.ranking_sha256 is None:
+        retry = shlex.join(["train_runs", *retry_flags(recipe, run, data_dir, store)])
+    else:  # train_runs draws its subsets
+        name, retry = subset_rankings.seed_name(name), "the same command of train_on_most_influential"
     return Failure(
         subset_ratio=run.subset_ratio,
         run_id=run.run_id,
         reason=result.failure or "",
-        seed=f"{subsets.seed((run.experiment, run.subset_ratio, run.run_id), 'initialisation'):032x}",
+        seed=f"{subsets.seed(name, 'initialisation'):032x}",
         loss=result.loss if math.isfinite(result.loss) else None,
         epoch=result.epoch,
         code_version=heldout.__version__,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        retry=shlex.join(["train_runs", *retry_flags(recipe, run, data_dir, store)]),
+        retry=retry,
     )
 
 

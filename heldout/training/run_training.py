@@ -14,7 +14,7 @@ from heldout import subsets
 from heldout.datasets import indexed_records
 from heldout.datasets import registry as datasets
 from heldout.evaluation import judging
-from heldout.experiments import recipes
+from heldout.experiments import recipes, subset_rankings
 from heldout.models import registry as models
 from heldout.training import (
     batches,
@@ -41,9 +41,11 @@ class RunTrainer:
         margins: whether the records are to hold margins.
         strategy: of several replicas, each of which trains a run; None for a single device.
         device: "cpu", "gpu" or "tpu".
+        ranking: what subsets follow, where the recipe says that they follow one.
 
     Raises:
         InvalidValueError: the architecture cannot be built, or does not begin with the same values again.
+        MismatchError: the ranking is not that of the recipe.
     """
 
     def __init__(
@@ -54,7 +56,15 @@ class RunTrainer:
         margins: bool = False,
         strategy: tf.distribute.Strategy | None = None,
         device: str = "cpu",
+        ranking: subset_rankings.SubsetRanking | None = None,
     ) -> None:
+        given = None if ranking is None else ranking.sha256()
+        if given != recipe.ranking_sha256:
+            raise errors.MismatchError(
+                f"experiment {recipe.experiment}: its recipe has a ranking of digest {recipe.ranking_sha256}, but the "
+                f"one to train with has {given}; give the ranking of the recipe"
+            )
+        self._ranking = ranking
         self._device = device
         self._strategy = strategy or tf.distribute.get_strategy()
         self._num_replicas = len(replicas.local_replicas(self._strategy))
@@ -133,10 +143,13 @@ class RunTrainer:
 
     def _draw(self, run: layout.Run) -> batches.RunDraw:
         name = (run.experiment, run.subset_ratio, run.run_id)
+        if self._ranking is not None:
+            return batches.RunDraw(name, self._ranking.subset_indices(name, len(self._dataset.train)))
         return batches.RunDraw(name, subsets.draw(self._recipe.subset_sampling, name, self._dataset.train.label))
 
     def initial_values(self, name: tuple[str, float, int]) -> dict[str, np.ndarray]:
         """The variables of a run before its first step: the architecture's own initialisers under the run's seed."""
+        name = name if self._ranking is None else subset_rankings.seed_name(name)
         tf.random.set_seed(subsets.seed(name, "initialisation") % (1 << 31))
         return learners.read_values(self._build())
 
@@ -209,7 +222,8 @@ class RunTrainer:
             checkpoints.write(self._module, run.checkpoint_prefix(config.num_epochs), config.num_epochs, num_steps)
             aux_arrays.write(run.aux_arrays_path, aux_arrays.from_masks(mask, train.correct, test.correct, margins))
         accuracy_in, accuracy_heldout, accuracy_test = (
-            float(np.mean(part)) for part in (train.correct[mask], train.correct[~mask], test.correct)
+            float(np.mean(part)) if part.size else float("nan")  # a run on all examples holds none out
+            for part in (train.correct[mask], train.correct[~mask], test.correct)
         )
         return run_results.RunResult(run, None, loss, accuracy_in, accuracy_heldout, accuracy_test)
 

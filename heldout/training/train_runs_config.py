@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from heldout import subsets
-from heldout.experiments import label_noise, training_config
+from heldout.experiments import label_noise, subset_rankings, training_config
 from heldout.running import runners, shares
 from zoo import errors
 
@@ -37,7 +37,8 @@ class TrainRunsConfig:
         strategy: one of `STRATEGIES`.
         num_replicas: on a CPU, how many logical devices the strategy gets; None elsewhere, where it takes all.
         noise: which training labels are wrong on purpose; None for none.
-        subset_sampling: "uniform" or "class_balanced".
+        subset_sampling: "uniform", "class_balanced", or "ranked" with a ranking.
+        ranking: what subsets follow; None where they are drawn at random.
         margins: whether the records tell how sure each run was.
         max_failures: the training stops when so many runs in a row have failed; 0 never stops it.
         grace_s: seconds that runs which are being trained have after Ctrl-C or SIGTERM; then they are given up.
@@ -63,6 +64,7 @@ class TrainRunsConfig:
     num_replicas: int | None = None
     noise: label_noise.LabelNoise | None = None
     subset_sampling: str = subsets.UNIFORM
+    ranking: subset_rankings.SubsetRanking | None = None
     margins: bool = False
     max_failures: int = 5
     grace_s: float = 0.0
@@ -127,7 +129,13 @@ def check(config: TrainRunsConfig) -> None:
         )
     if config.max_failures < 0:
         raise errors.InvalidValueError(f"--max_failures={config.max_failures}: expected 0, for no limit, or more")
-    if config.subset_sampling not in subsets.SAMPLINGS:
+    if config.subset_sampling not in (subsets.SAMPLINGS if config.ranking is None else (subsets.RANKED,)):
         raise errors.InvalidValueError(
-            f"--subset_sampling={config.subset_sampling}: expected one of {', '.join(subsets.SAMPLINGS)}"
+            f"--subset_sampling={config.subset_sampling}: expected one of {', '.join(subsets.SAMPLINGS)}, or "
+            f"{subsets.RANKED} with a ranking"
+        )
+    if config.ranking is not None and config.store is not None:
+        raise errors.InvalidValueError(
+            f"--zoo={config.store}: subsets follow a ranking in a folder only; give a folder and copy it when all is "
+            "trained"
         )

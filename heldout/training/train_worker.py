@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from heldout import devices
 from heldout.datasets import registry as datasets
-from heldout.experiments import recipes
+from heldout.experiments import recipes, subset_rankings
 from heldout.running import workers
 from heldout.training import replicas, run_training
 from zoo import errors, files, layout, stores
@@ -32,9 +32,11 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     """Builds the trainer of this process; returns the function that trains one group, and the bytes a run will take."""
     device = devices.configure(setup["device"], setup["num_threads"], setup["num_replicas"] or 1)
     recipe = recipes.Recipe.from_json(setup["recipe"], "recipe of the training")
-    store, zoo = None, setup["zoo"]
+    store, zoo, ranking = None, setup["zoo"], None
     if setup["store"] is None:
         workers.check_shared(layout.recipe_path(zoo, recipe.experiment))
+        if recipe.ranking_sha256 is not None:
+            ranking = subset_rankings.read(layout.ranking_path(zoo, recipe.experiment), recipe.ranking_sha256)
     else:
         # In the temporary folder that this process was given, which its parent deletes.
         store, zoo = stores.Store(setup["store"]), tempfile.mkdtemp(prefix="heldout-runs-")
@@ -42,7 +44,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         data = datasets.open_saved(setup["dataset"])
         strategy = replicas.make_strategy(setup["strategy"], setup["device"])
         trainer = run_training.RunTrainer(
-            recipe, data, margins=setup["margins"], strategy=strategy, device=setup["device"]
+            recipe, data, margins=setup["margins"], strategy=strategy, device=setup["device"], ranking=ranking
         )
     largest = trainer.largest_group(setup["runs_per_group"], setup["num_workers"])
     if (setup["runs_per_group"] or 1) > largest:

@@ -18,7 +18,7 @@ from typing import Any
 from heldout import subsets
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
-from heldout.experiments import label_noise, recipes
+from heldout.experiments import label_noise, recipes, subset_rankings
 from heldout.running import dispatch, group_recovery, interruption, runners
 from heldout.training import failures, run_results, train_runs_config
 from zoo import errors, files, inventory, layout, npz, run_scan, run_table, run_table_update
@@ -106,6 +106,7 @@ def make_recipe(config: train_runs_config.TrainRunsConfig, dataset: datasets.Any
         noise=noise,
         clean_label_sha256=None if noise is None else dataset_lib.label_sha256(dataset.train.label),
         subset_sampling=config.subset_sampling,
+        ranking_sha256=None if config.ranking is None else config.ranking.sha256(),
     )
 
 
@@ -124,9 +125,12 @@ def train_runs(config: train_runs_config.TrainRunsConfig, progress: Progress | N
     train_runs_config.check(config)
     clean = datasets.open_for_training(config.dataset, config.data_dir)
     for subset_ratio in config.subset_ratios:
-        subsets.subset_size(subset_ratio, len(clean.train))
+        size_of = subsets.subset_size if config.ranking is None else config.ranking.subset_size
+        size_of(subset_ratio, len(clean.train))
     recipe = make_recipe(config, clean)
     recipes.adopt(config.zoo, recipe)
+    if config.ranking is not None:
+        subset_rankings.write(layout.ranking_path(config.zoo, recipe.experiment), config.ranking)
     dataset = clean
     if recipe.noise is not None:
         dataset = label_noise.apply(recipe.noise, clean)

@@ -14,7 +14,7 @@ from estimators import artifacts, score_matrix
 from heldout import models, report, subsets
 from heldout.datasets import dataset, registry
 from heldout.evaluation import evaluation_files, margins
-from heldout.experiments import label_noise, recipes, training_files
+from heldout.experiments import label_noise, recipes, subset_rankings, training_files
 from heldout.scoring import datamodel_files, datamodels, optional_files, score_config, score_files
 from heldout.training import failures, run_results
 from scripts.attribution import influence_files
@@ -217,6 +217,8 @@ def _write_influence(here: pathlib.Path) -> None:
         np.arange(12.0).reshape(4, 3), np.arange(4), np.arange(3), "m", "raises the loss", "loss", lower_is_better=True
     )
     artifacts.save_scores(here / "scores", matrix)
+    ranking = subset_rankings.SubsetRanking(matrix.train_ids, matrix.values.mean(axis=1))
+    subset_rankings.write(here / "subset_ranking.npz", ranking)
     influence_files.write_average(here, matrix.train_ids, matrix.test_ids, matrix.values.mean(axis=1), {"a": 1})
 
 
@@ -274,6 +276,7 @@ _MEMBERS = {
     "Report files": "zoo/digits-mlp/report/report.json",
     "`scores/` and `factors/`": "influence/scores/manifest.json",
     "`average_influence.npz`": "influence/average_influence.npz",
+    "`subset_ranking.npz`": "influence/subset_ranking.npz",
 }
 
 
@@ -323,7 +326,9 @@ def test_tables_of_further_members_are_those_of_the_files(tmp_path):
     assert further("`aux_arrays.npz`") == set(found(tmp_path / "aux.npz")) - set(described("`aux_arrays.npz`"))
     plain = cases.tiny_recipe(data)
     noise = label_noise.LabelNoise("pair", count=3)
-    changed = dataclasses.replace(plain, noise=noise, clean_label_sha256="0", subset_sampling="class_balanced")
+    changed = dataclasses.replace(
+        plain, noise=noise, clean_label_sha256="0", subset_sampling="ranked", ranking_sha256="0"
+    )
     assert further("`recipe.json`") == set(changed.to_json()) - set(plain.to_json())
     row = next(row for row in table_rows(section("`recipe.json`"), "Further member") if "label_noise" in row[0])
     assert set(changed.to_json()["label_noise"]) <= set(re.findall(r"`(\w+)`", row[2]))

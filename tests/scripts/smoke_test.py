@@ -561,3 +561,22 @@ def test_influence_functions_that_cannot_be_asked_for(arguments, message, tmp_pa
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.returncode in (1, 2)
+
+
+def test_the_most_influential_examples_are_dropped_and_random_ones_beside_them(zoo, dataset, tmp_path):
+    np.savez(tmp_path / "ranking.npz", train_index=np.arange(0, 60, 2), influence=np.arange(30.0))
+    arguments = [f"--zoo={zoo}", f"--dataset={dataset}", f"--ranking={tmp_path}/ranking.npz", "--fractions=0.2,9"]
+    arguments += ["--num_seeds=2", "--which=top", "--workers=1", "--format=csv", f"--outdir={tmp_path}/out"]
+    result = start("train_on_most_influential", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "10 runs in all: top, random of 30 ranked examples, drop 6, 9, 2 seeds, and all of them" in result.stdout
+    assert re.search(r"^top 20 % \(6\) +24 +2 +0\.\d{4} \[.*\] +-?0\.\d{4} \[", result.stdout, re.MULTILINE)
+    assert len((tmp_path / "out" / "trainings.csv").read_text().splitlines()) == 11
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("config.json", "results.json", "retraining.png", "tiny-retrained", "trainings.csv")
+    }
+    again = start("train_on_most_influential", *arguments)
+    assert again.stdout.count("skipped: nothing to do") == 2
+    other = start("train_on_most_influential", *arguments, "--action=keep")
+    assert other.returncode == 1
+    assert "holds another comparison" in other.stderr

@@ -56,6 +56,12 @@ def test_rate_and_time_left_follow_from_epochs():
     assert tally.text() == "runs 0/8 (30 % of epochs), 720 runs/h, 28 s left"
 
 
+def test_a_run_on_all_examples_holds_none_out():
+    tally = training_texts.Tally(1, 10)
+    tally.result(result(0.99, 0, accuracy_in=0.9, accuracy_heldout=float("nan")))
+    assert tally.text().endswith("accuracy 0.900 in, none held out at 0.99")
+
+
 def test_epochs_that_were_lost_with_a_worker_are_not_done():
     tally = training_texts.Tally(2, 10)
     tally.run_epochs(4, 0.0)

@@ -254,6 +254,21 @@ def test_noise_and_sampling_come_back_and_have_a_version_that_earlier_programs_r
     assert stored["label_noise"]["class_map"] == {"1": 2, "3": 4}
 
 
+def test_a_ranking_comes_back_beside_noise_and_has_a_version_of_its_own(tmp_path, noisy):
+    ranked = dataclasses.replace(noisy, subset_sampling="ranked", ranking_sha256="0123")
+    recipes.adopt(tmp_path, ranked)
+    assert recipes.read(tmp_path, "e") == ranked
+    assert files.read_json(layout.recipe_path(tmp_path, "e"))["schema_version"] == 3
+    with pytest.raises(errors.InvalidValueError, match="its subsets follow a ranking"):
+        recipes.check_random_subsets(tmp_path, "e")
+
+
+def test_subsets_without_a_ranking_are_random(tmp_path, noisy):
+    recipes.check_random_subsets(tmp_path, "e")
+    recipes.adopt(tmp_path, noisy)
+    recipes.check_random_subsets(tmp_path, "e")
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
@@ -273,6 +288,12 @@ def test_other_noise_or_sampling_is_another_recipe(tmp_path, noisy, changes, dif
     ("member", "value", "message"),
     [
         ("subset_sampling", "any", "member 'subset_sampling' is 'any', expected one of uniform, class_balanced"),
+        (
+            "subset_sampling",
+            "ranked",
+            "member 'ranking_sha256' is None with 'subset_sampling' 'ranked', expected a text",
+        ),
+        ("ranking_sha256", "0", "member 'ranking_sha256' is '0' with 'subset_sampling' 'class_balanced'"),
         ("label_noise", {}, "'label_noise' should have 'clean_train_label_sha256'"),
         ("label_noise", "pair", "'label_noise' should have 'clean_train_label_sha256'"),
         ("label_noise", {"clean_train_label_sha256": "0"}, "expected the members"),
