@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, examples, gradient_products, targets
+from estimators import errors, examples, gradient_products, sharding, targets
 from estimators.derivatives import per_example, plans
 
 
@@ -53,6 +53,7 @@ def el2n(models: targets.Target | Iterable[targets.Target], train: Any, *, batch
         NotFiniteError: a score is no number.
     """
     data = examples.of(train)
+    compiled: dict[targets.Target, per_example.Compiled] = {}
 
     def score(target: targets.Target) -> np.ndarray:
         if target.loss.name not in _ERRORS:
@@ -61,9 +62,12 @@ def el2n(models: targets.Target | Iterable[targets.Target], train: Any, *, batch
                 f"{', '.join(_ERRORS)}"
             )
         gradient_products.check_examples(target, data, "loss")
-        error = _ERRORS[target.loss.name]
-        found = [error(target.predict(b.inputs), tf.convert_to_tensor(b.labels)) for b in data.batches(batch_size)]
-        return np.concatenate([tf.norm(tf.reshape(e, [len(e), -1]), axis=1).numpy() for e in found])
+        if target not in compiled:
+            compiled.clear()
+            compiled[target] = _error_norms(target)
+        norms = compiled[target]
+        batches = gradient_products.even_batches(data, batch_size)
+        return np.concatenate([norms(batch.inputs, batch.labels)[:num].numpy() for batch, num in batches])
 
     return _averaged(models, data, score, "EL2N")
 
@@ -96,6 +100,17 @@ def grand(models: targets.Target | Iterable[targets.Target], train: Any, *, batc
         return np.concatenate([np.sqrt(norms(batch.inputs, batch.labels)[:num].numpy()) for batch, num in batches])
 
     return _averaged(models, data, score, "GraNd")
+
+
+def _error_norms(target: targets.Target) -> per_example.Compiled:
+    """A function (inputs, labels) -> [B], lengths of the errors of the predictions."""
+    error = _ERRORS[target.loss.name]
+
+    def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
+        errors_of_batch = error(target.predict(inputs), labels)
+        return tf.norm(tf.reshape(errors_of_batch, [labels.shape[0], -1]), axis=1)
+
+    return sharding.rows(target.strategy, compute, jit_compile=target.jit_compile)
 
 
 def _classes(predictions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

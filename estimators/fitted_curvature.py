@@ -97,7 +97,7 @@ class FittedCurvature:
         out: np.ndarray,
         progress: gradient_products.Progress = gradient_products.no_progress,
     ) -> None:
-        """Writes -(1/n) g_i . x_r into out [num_train, R]: scores, of what `solutions` gave; one pass over the examples.
+        """Writes -(1/n) g_i . x_r into out [num_train, R]: scores, of what `solutions` gave, in one pass.
 
         Args:
             train: training examples to score.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from estimators import errors, examples, gradient_products, score_matrix, targets
 from estimators.derivatives import per_example, plans
@@ -41,7 +42,8 @@ def dot(
         progress: called with (tiles done, all).
 
     Returns:
-        The scores. Both sides are differentiated once for each tile of batch_size x batch_size pairs.
+        The scores. Test examples are differentiated once, and training examples once for each block of test examples
+        that the memory holds, where gradients are formed; else both sides for each tile of batch_size x batch_size.
 
     Raises:
         InvalidArgumentError: `of` is unknown, or a label cannot be.
@@ -103,6 +105,10 @@ def _scores(
     )
 
 
+# Of rows, columns and products.
+Write = Callable[[slice, slice, np.ndarray], None]
+
+
 class Products:
     """g_i . grad m_t of all pairs, tile by tile, at the weights as they are when tiles are asked for."""
 
@@ -132,18 +138,48 @@ class Products:
         per_example.check_of(of)
         self._plan, self._train, self._test, self._of = plans.make(target, train), train, test, of
         gradient_products.check_examples(target, test, of)
-        # Both sides are there twice while their gradients are joined.
-        held = 4 * target.num_parameters * target.dtype.size / 1e6
-        self._batch_size = max(1, min(batch_size, int(memory_limit_mb / held)))
+        vector = target.num_parameters * target.dtype.size / 1e6
+        # Gradients of both sides are there twice while they are joined.
+        self._batch_size = max(1, min(batch_size, int(memory_limit_mb / (4 * vector))))
+        self._held = max(1, min(len(test), int(memory_limit_mb / (4 * vector))))
         self._dots = per_example.make_dot_products(self._plan, "loss", of)
+        self._gradients = {side: per_example.make_gradients(self._plan, side) for side in {"loss", of}}
         self._norms: dict[str, per_example.Compiled] = {}
 
-    def tiles(self, write: Callable[[slice, slice, np.ndarray], None], progress: gradient_products.Progress) -> None:
+    def tiles(self, write: Write, progress: gradient_products.Progress) -> None:
         """Calls write(rows, columns, products) for every tile.
+
+        Where gradients have to be formed, those of test examples are formed once, and those of training examples once
+        for each block of test examples that the memory holds; else both sides' factors once for each tile.
 
         Raises:
             NotFiniteError: a product is NaN or infinite.
         """
+        if _mostly_formed(self._plan, self._train, self._batch_size):
+            self._formed_tiles(write, progress)
+        else:
+            self._ghost_tiles(write, progress)
+
+    def _formed_tiles(self, write: Write, progress: gradient_products.Progress) -> None:
+        column, done = 0, 0
+        total = -(-len(self._train) // self._batch_size) * -(-len(self._test) // self._held)
+        for block, num_columns in gradient_products.even_batches(self._test, self._held):
+            parts = gradient_products.even_batches(block.take(slice(0, num_columns)), self._batch_size)
+            second = tf.concat(
+                [self._gradients[self._of](one.inputs, one.labels)[:count] for one, count in parts], axis=0
+            )
+            row = 0
+            for batch, num_rows in gradient_products.even_batches(self._train, self._batch_size):
+                first = self._gradients["loss"](batch.inputs, batch.labels)[:num_rows]
+                tile = tf.matmul(first, second, transpose_b=True).numpy()
+                _check_finite(tile, batch.ids, block.ids)
+                write(slice(row, row + num_rows), slice(column, column + num_columns), tile)
+                row += num_rows
+                done += 1
+                progress(done, total)
+            column += num_columns
+
+    def _ghost_tiles(self, write: Write, progress: gradient_products.Progress) -> None:
         size, row, done = self._batch_size, 0, 0
         total = -(-len(self._train) // size) * -(-len(self._test) // size)
         for batch, num_rows in gradient_products.even_batches(self._train, size):
@@ -176,6 +212,22 @@ class Products:
         """[N], |gradient|; NaN where it is zero, so that what is divided by it is not defined."""
         norms = self.squared_norms(data, of)
         return np.sqrt(np.where(norms > 0, norms, np.nan))
+
+
+def _mostly_formed(plan: plans.Plan, train: examples.Examples, batch_size: int) -> bool:
+    """Whether inner products of tiles of gradients form those of most parameters; nothing is computed."""
+    ghosts: list[int] = []
+
+    def look(inputs: Any, labels: tf.Tensor) -> None:
+        parts, _ = per_example.parts(plan, inputs, labels, "loss")
+        for position, some in parts.items():
+            if per_example.uses_ghosts(some, some, (batch_size, batch_size)):
+                ghosts.append(plan.target.parameters[position].size)
+
+    few = train.take(np.arange(2) % len(train))
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, (few.inputs, few.labels))
+    tf.function(look, autograph=False).get_concrete_function(*tensors)
+    return 2 * sum(ghosts) < plan.target.num_parameters
 
 
 def _check_finite(tile: np.ndarray, train_ids: np.ndarray, test_ids: np.ndarray | None) -> None:

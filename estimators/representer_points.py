@@ -22,7 +22,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from estimators import errors, examples, losses, score_matrix
+from estimators import errors, examples, gradient_products, losses, score_matrix, sharding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,15 +160,26 @@ def fit(
     return RepresenterPoints(alpha, rows, weights, gap, bias, ids, config)
 
 
-def features_of(function: Callable[[Any], tf.Tensor], data: Any, *, batch_size: int = 256) -> np.ndarray:
+def features_of(
+    function: Callable[[Any], tf.Tensor],
+    data: Any,
+    *,
+    batch_size: int = 256,
+    strategy: tf.distribute.Strategy | None = None,
+    jit_compile: bool = False,
+) -> np.ndarray:
     """[N, D] float64, features of examples.
 
     Args:
         function: inputs [B, ...] -> features [B, ...], the model without its last layer.
         data: `examples.Examples` or (inputs, labels).
         batch_size: examples at a time.
+        strategy: under which the model was made, to compute on all of its replicas.
+        jit_compile: compile by XLA.
     """
-    found = [np.asarray(function(batch.inputs), np.float64) for batch in examples.of(data).batches(batch_size)]
+    compute = sharding.rows(strategy, lambda inputs, labels: function(inputs), jit_compile=jit_compile)
+    batches = gradient_products.even_batches(examples.of(data), batch_size)
+    found = [np.asarray(compute(batch.inputs, batch.labels)[:num], np.float64) for batch, num in batches]
     return np.concatenate([array.reshape(len(array), -1) for array in found])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, losses
+from estimators import errors, losses, sharding
 from estimators import parameters as parameters_lib
 
 
@@ -34,6 +34,7 @@ class Target:
         measured_name: name of the measured output.
         measured: (predictions, labels) -> [B], what is asked about test examples.
         weight_decay: one coefficient for each parameter, >= 0.
+        jit_compile: all that is compiled of this target is compiled by XLA.
     """
 
     predict: Callable[[Any], tf.Tensor]
@@ -42,6 +43,7 @@ class Target:
     measured_name: str
     measured: losses.PerExample
     weight_decay: tuple[float, ...]
+    jit_compile: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -57,6 +59,11 @@ class Target:
     def dtype(self) -> tf.DType:
         """Floating dtype of the parameters (of the first, if they differ)."""
         return self.parameters[0].variable.dtype
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy | None:
+        """The strategy whose replicas share the work, see `sharding`; None for one device."""
+        return sharding.strategy_of(self.variables)
 
     def losses(self, inputs: Any, labels: tf.Tensor) -> tf.Tensor:
         """Training loss of each example, [B], without weight decay."""
@@ -88,6 +95,7 @@ def of(
     parameters: str | Sequence[parameters_lib.Parameter] = "",
     weight_decay: float | Callable[[parameters_lib.Parameter], float] = 0.0,
     predict: Callable[[Any], tf.Tensor] | None = None,
+    jit_compile: bool = False,
 ) -> Target:
     """The target of a model whose variables exist.
 
@@ -101,6 +109,8 @@ def of(
         weight_decay: coefficient of 1/2 |theta|^2 in the training objective, for all parameters or by parameter, such
             as `lambda p: 1e-4 if len(p.shape) > 1 else 0.0`.
         predict: how predictions are made, if not by calling the model.
+        jit_compile: compile by XLA whatever estimators compile of this target. Takes seconds for each size of batch; a
+            model that XLA cannot compile fails when it is first differentiated.
 
     Returns:
         The target. Nothing is computed: `plans.make` checks it on examples.
@@ -121,6 +131,7 @@ def of(
         measured_name=measured_name,
         measured=measured_function,
         weight_decay=tuple(_decay(weight_decay, parameter) for parameter in chosen),
+        jit_compile=jit_compile,
     )
 
 

@@ -45,7 +45,10 @@ _RECIPE = flags.DEFINE_string(
     "recipe", None, "Name of a recipe, which sets what no other flag sets; --recipe=help prints all of them."
 )
 _ARCH = flags.DEFINE_string(
-    "arch", "mlp", "Architecture: mlp, lenet, small_inception, resnet50, or module:callable for one of your own."
+    "arch",
+    "mlp",
+    "Architecture: mlp, lenet, small_inception, resnet50; conv5, resnet18, resnet34, vgg11, vgg13, vgg16, vgg19, vit, "
+    "also with a width as in resnet18_16; or module:callable for one of your own.",
 )
 _ARCH_OPTIONS = flags.DEFINE_string(
     "arch_options", "{}", 'Keyword arguments of the architecture as JSON, such as {"hidden_sizes": [128, 64]}.'

@@ -41,6 +41,10 @@ class KroneckerBlock:
         num_groups, num_inputs, num_outputs = self.layout.sizes
         return num_groups, num_inputs + (self.bias is not None), num_outputs
 
+    def num_places(self, found: Contributions) -> int:
+        """T, of all uses together."""
+        return sum(part.num_places for part in found[self.kernel] if isinstance(part, contributions.Factored))
+
     def factors(self, found: Contributions) -> tuple[tf.Tensor, tf.Tensor]:
         """(rows [B, G, T, I + bias], cotangents [B, G, T, O]) of a batch; places of all uses one after the other."""
         parts = [part.factors() for part in found[self.kernel] if isinstance(part, contributions.Factored)]
@@ -48,6 +52,22 @@ class KroneckerBlock:
         if self.bias is not None:
             rows = tf.concat([rows, tf.ones_like(rows[..., :1])], axis=-1)
         return rows, cotangents
+
+    def rotated_factors(self, found: Contributions, rotation: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """(a Q_A [B, G, T, I + bias], d Q_S [B, G, T, O]) for matrices Q_A [G, I + bias, *] and Q_S [G, O, *]."""
+        rows, cotangents = self.factors(found)
+        return layouts.multiplied(rows, rotation[0]), layouts.multiplied(cotangents, rotation[1])
+
+    def rotated_gradients(self, found: Contributions, rotation: Sequence[tf.Tensor]) -> tf.Tensor:
+        """[B, G, I + bias, O], Q_A^T G Q_S; places are summed before or after, whichever takes fewer operations."""
+        _, num_inputs, num_outputs = self.sizes
+        squares, area = num_inputs**2 + num_outputs**2, num_inputs * num_outputs
+        if self.num_places(found) * squares < area * (num_inputs + num_outputs):
+            rows, cotangents = self.rotated_factors(found, rotation)
+            return tf.matmul(rows, cotangents, transpose_a=True)
+        rows, cotangents = self.factors(found)
+        half = layouts.multiplied(tf.matmul(rows, cotangents, transpose_a=True), rotation[1])
+        return tf.linalg.matrix_transpose(layouts.multiplied(tf.linalg.matrix_transpose(half), rotation[0]))
 
     def matrices(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """[R, G, I + bias, O] of tensors [R, *shape], one for each parameter of the model."""

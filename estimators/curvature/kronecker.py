@@ -77,6 +77,8 @@ def fit(
 ) -> Factors:
     """Factors of the Fisher matrix of a target's training loss: two passes over the examples.
 
+    Under a strategy, or compiled by XLA, labels are drawn beforehand in a forward pass of their own.
+
     Args:
         plan: of the target.
         train: the training examples.
@@ -96,6 +98,9 @@ def fit(
     _check_labels(plan, labels)
     data = examples.of(train)
     size = min(batch_size, len(data))
+    kind = labels
+    if labels == "sampled" and (plan.target.strategy or plan.target.jit_compile):
+        kind, data = "data", _relabelled(plan, data, size, seed)
     found: list[blocks.Block] = []
 
     def batches(stage: int) -> Iterator[tuple[Any, Any, tf.Tensor]]:
@@ -103,10 +108,10 @@ def fit(
             yield batch.inputs, batch.labels, tf.constant([seed, number], tf.int32)
             progress(stage * len(data) + min((number + 1) * size, len(data)), 2 * len(data))
 
-    second = _totals(_make_second_moments(plan, labels, found), batches(0), len(data))
+    second = _totals(_make_second_moments(plan, kind, found), batches(0), len(data))
     bases = [_eigenvectors(block, moments) for block, moments in zip(found, second, strict=True)]
     rotations = [[tf.constant(b, plan.target.dtype) for b in basis if b is not None] for basis, _ in bases]
-    moments = _totals(_make_rotated_moments(plan, labels, found, rotations), batches(1), len(data))
+    moments = _totals(_make_rotated_moments(plan, kind, found, rotations), batches(1), len(data))
     return Factors(
         tuple(
             BlockFactors(block, basis[0], basis[1], products, moment[0])
@@ -127,6 +132,22 @@ def _check_labels(plan: plans.Plan, labels: str) -> None:
             f"labels {labels!r}: the loss {loss.name} does not say how the model's own labels are distributed; use "
             "another kind, or give the Loss sample_labels or expected_labels"
         )
+
+
+def _relabelled(plan: plans.Plan, data: examples.Examples, batch_size: int, seed: int) -> examples.Examples:
+    """The examples with labels drawn from the model, by one forward pass.
+
+    Random numbers of a batch depend on its size, and under XLA on the device. They are drawn here for whole batches on
+    one device, so that they are the same however the batches are computed.
+    """
+    sample = plan.target.loss.sample_labels
+    assert sample is not None
+    predict = per_example.compiled_rows(plan, lambda inputs, labels: plan.target.predict(inputs))
+    drawn = [
+        sample(predict(batch.inputs, batch.labels), tf.constant([seed, number], tf.int32)).numpy()
+        for number, batch in enumerate(data.batches(batch_size))
+    ]
+    return examples.Examples(data.inputs, np.concatenate(drawn), data.ids)
 
 
 _Moments = list[list[tf.Tensor]]
@@ -173,7 +194,6 @@ def _weighted_contributions(
 def _make_second_moments(plan: plans.Plan, kind: str, found: list[blocks.Block]) -> _Batch:
     """Sums of A and S of every block; fills `found` with the blocks when it is traced."""
 
-    @tf.function(autograph=False)
     def compute(inputs: Any, labels: tf.Tensor, seed: tf.Tensor) -> _Moments:
         sums: _Moments = []
         for forward, parts, looped, weights in _weighted_contributions(plan, inputs, labels, seed, kind):
@@ -183,7 +203,7 @@ def _make_second_moments(plan: plans.Plan, kind: str, found: list[blocks.Block])
             sums = _added(sums, new)
         return sums
 
-    return compute
+    return per_example.compiled_sums(plan, compute)
 
 
 def _second_moments(
@@ -230,7 +250,6 @@ def _make_rotated_moments(
 ) -> _Batch:
     """Sums of the squared gradients along the eigenvectors of every block."""
 
-    @tf.function(autograph=False)
     def compute(inputs: Any, labels: tf.Tensor, seed: tf.Tensor) -> _Moments:
         sums: _Moments = []
         for _, parts, looped, weights in _weighted_contributions(plan, inputs, labels, seed, kind):
@@ -241,7 +260,7 @@ def _make_rotated_moments(
             sums = _added(sums, new)
         return sums
 
-    return compute
+    return per_example.compiled_sums(plan, compute)
 
 
 def _rotated_moments(
@@ -256,10 +275,10 @@ def _rotated_moments(
         rows = formed_rows(plan, block, parts, looped, weights.shape[0])
         rows = tf.matmul(rows, rotation[0]) if rotation else rows
         return tf.linalg.matvec(tf.square(rows), weights, transpose_a=True)
-    rows, cotangents = (layouts.multiplied(t, r) for t, r in zip(block.factors(parts), rotation, strict=True))
-    if rows.shape[2] == 1:  # the square of an outer product is the outer product of squares: no gradient is formed
+    if block.num_places(parts) == 1:  # the square of an outer product is the outer product of squares
+        rows, cotangents = block.rotated_factors(parts, rotation)
         return _gram(tf.square(rows) * weights[:, None, None, None], tf.square(cotangents))
-    squares = tf.square(tf.matmul(rows, cotangents, transpose_a=True))  # [B, G, I, O]
+    squares = tf.square(block.rotated_gradients(parts, rotation))
     return tf.tensordot(weights, squares, axes=[[0], [0]])
 
 

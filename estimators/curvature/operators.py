@@ -74,7 +74,7 @@ class Curvature:
         kind: str = "hessian",
         *,
         batch_size: int = 256,
-        jit_compile: bool = False,
+        jit_compile: bool | None = None,
     ) -> None:
         """Prepares products; nothing is computed yet.
 
@@ -83,7 +83,7 @@ class Curvature:
             train: the training examples, `examples.Examples` or (inputs, labels).
             kind: one of `KINDS`.
             batch_size: examples that are differentiated at a time. It bounds the memory and changes nothing else.
-            jit_compile: compile by XLA.
+            jit_compile: compile by XLA; None for what the target says.
 
         Raises:
             InvalidArgumentError: the kind is not known.
@@ -94,7 +94,7 @@ class Curvature:
         self._plan, self._train, self._batch_size = plan, examples.of(train), batch_size
         self._decay = tf.constant(plan.target.weight_decay_vector(), plan.target.dtype)
         make = {"hessian": _hessian, "gauss_newton": _gauss_newton, "empirical_fisher": _empirical_fisher}[kind]
-        self._sums = tf.function(make(plan), autograph=False, jit_compile=jit_compile)
+        self._sums = per_example.compiled_sums(plan, make(plan), jit_compile)
 
     @property
     def size(self) -> int:
@@ -119,7 +119,7 @@ class Curvature:
         """
         total = tf.zeros_like(vectors)
         for batch in self._train.batches(min(self._batch_size, len(self._train))):
-            total += self._sums(vectors, batch.inputs, batch.labels)
+            total += self._sums(batch.inputs, batch.labels, vectors)
         return self._finished(total / len(self._train), vectors)
 
     def batch_products(self, vectors: tf.Tensor, positions: np.ndarray) -> tf.Tensor:
@@ -133,7 +133,7 @@ class Curvature:
             NotFiniteError: a product is NaN or infinite.
         """
         batch = self._train.take(positions)
-        return self._finished(self._sums(vectors, batch.inputs, batch.labels) / len(positions), vectors)
+        return self._finished(self._sums(batch.inputs, batch.labels, vectors) / len(positions), vectors)
 
     def make_recursion(self, positions_per_step: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
         """Many steps h <- v + keep h - (C_batch h) / scale in one call of a compiled function.
@@ -153,7 +153,7 @@ class Curvature:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             def step(k: tf.Tensor, h: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
                 one = tf.nest.map_structure(lambda t: t[k], inputs)
-                products = self._sums(h, one, labels[k]) / positions_per_step + decay * h
+                products = self._sums(one, labels[k], h) / positions_per_step + decay * h
                 h = vectors + keep * h - products / scale
                 return k + 1, h, total + h
 
@@ -202,14 +202,15 @@ def explicit(operator: Operator, block: int = 256) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
-_Sums = Callable[[tf.Tensor, Any, tf.Tensor], tf.Tensor]
+# (inputs, labels, vectors [R, P]) -> [R, P], the products summed over the examples.
+_Sums = Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def _hessian(plan: plans.Plan) -> _Sums:
     """Forward over reverse: the derivative of the gradient along each vector (Pearlmutter, 1994)."""
     target, variables = plan.target, plan.target.variables
 
-    def sums(vectors: tf.Tensor, inputs: Any, labels: tf.Tensor) -> tf.Tensor:
+    def sums(inputs: Any, labels: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         def product(vector: tf.Tensor) -> tf.Tensor:
             with tf.autodiff.ForwardAccumulator(variables, parameters.unflatten(vector, target.parameters)) as forward:
                 with tf.GradientTape() as tape:
@@ -227,7 +228,7 @@ def _hessian(plan: plans.Plan) -> _Sums:
 def _gauss_newton(plan: plans.Plan) -> _Sums:
     target, variables = plan.target, plan.target.variables
 
-    def sums(vectors: tf.Tensor, inputs: Any, labels: tf.Tensor) -> tf.Tensor:
+    def sums(inputs: Any, labels: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         def product(vector: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 with tf.autodiff.ForwardAccumulator(
@@ -259,7 +260,7 @@ def _curved_outputs(
 
 
 def _empirical_fisher(plan: plans.Plan) -> _Sums:
-    def sums(vectors: tf.Tensor, inputs: Any, labels: tf.Tensor) -> tf.Tensor:
+    def sums(inputs: Any, labels: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         rows = parameters.flatten(per_example.gradients(plan, inputs, labels, "loss"), num_batch_axes=1)
         return tf.matmul(tf.matmul(vectors, rows, transpose_b=True), rows)
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from estimators.curvature import blocks, kronecker
-from estimators.derivatives import layouts, per_example, plans
+from estimators.derivatives import per_example, plans
 
 
 def make(plan: plans.Plan, solver: kronecker.KroneckerSolver) -> per_example.Compiled:
@@ -27,7 +27,6 @@ def make(plan: plans.Plan, solver: kronecker.KroneckerSolver) -> per_example.Com
         A tf.function, traced once for each size of batch. One forward and one backward pass a batch.
     """
 
-    @tf.function(autograph=False)
     def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
         parts, looped = per_example.parts(plan, inputs, labels, "loss")
         forms = [
@@ -36,7 +35,7 @@ def make(plan: plans.Plan, solver: kronecker.KroneckerSolver) -> per_example.Com
         ]
         return tf.add_n(forms)
 
-    return compute
+    return per_example.compiled_rows(plan, compute)
 
 
 def _form(
@@ -54,7 +53,7 @@ def _form(
         rows = kronecker.formed_rows(plan, block, parts, looped, num_examples)
         rows = tf.matmul(rows, rotation[0]) if rotation else rows
         return tf.linalg.matvec(tf.square(rows), tf.reshape(weights, [-1]))
-    rows, cotangents = (layouts.multiplied(t, r) for t, r in zip(block.factors(parts), rotation, strict=True))
-    if rows.shape[2] == 1:
+    if block.num_places(parts) == 1:
+        rows, cotangents = block.rotated_factors(parts, rotation)
         return tf.einsum("bgi,gio,bgo->b", tf.square(rows[:, :, 0]), weights, tf.square(cotangents[:, :, 0]))
-    return tf.reduce_sum(tf.square(tf.matmul(rows, cotangents, transpose_a=True)) * weights, axis=[1, 2, 3])
+    return tf.reduce_sum(tf.square(block.rotated_gradients(parts, rotation)) * weights, axis=[1, 2, 3])

@@ -5,6 +5,8 @@
 
 Rules per layer after Goodfellow (2015, arXiv:1510.01799) and Rochette et al. (2019, arXiv:1912.06015); inner products
 without gradients ("ghost" products) after Lee & Kifer (2021) and Li et al. (2022, arXiv:2110.05679).
+
+What is compiled here runs on all replicas of the strategy that the target was made under, see `sharding`.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from estimators import errors, parameters
+from estimators import errors, parameters, sharding
 from estimators.derivatives import contributions, passes, plans
 
 # What of a target is differentiated: its training loss, or what is measured.
@@ -20,13 +22,13 @@ OF = ("loss", "measured")
 Compiled = Callable[..., Any]
 
 
-def make_gradients(plan: plans.Plan, of: str = "loss", *, jit_compile: bool = False) -> Compiled:
+def make_gradients(plan: plans.Plan, of: str = "loss", *, jit_compile: bool | None = None) -> Compiled:
     """A function (inputs, labels) -> [B, P], the gradient of each example's loss or measured output.
 
     Args:
         plan: the plan of a target with P parameters.
         of: "loss" or "measured".
-        jit_compile: compile by XLA.
+        jit_compile: compile by XLA; None for what the target says.
 
     Returns:
         A tf.function, traced once for each size of batch. One forward and one backward pass a batch, and B P numbers.
@@ -36,42 +38,41 @@ def make_gradients(plan: plans.Plan, of: str = "loss", *, jit_compile: bool = Fa
     """
     check_of(of)
 
-    @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
         return parameters.flatten(gradients(plan, inputs, labels, of), num_batch_axes=1)
 
-    return compute
+    return compiled_rows(plan, compute, jit_compile)
 
 
-def make_squared_norms(plan: plans.Plan, of: str = "loss", *, jit_compile: bool = False) -> Compiled:
+def make_squared_norms(plan: plans.Plan, of: str = "loss", *, jit_compile: bool | None = None) -> Compiled:
     """A function (inputs, labels) -> [B], |gradient|^2 of each example's loss or measured output.
 
     No gradient is formed where its factors give the norm with fewer operations. Args, Raises: see `make_gradients`.
     """
     check_of(of)
 
-    @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
         found, looped = parts(plan, inputs, labels, of)
         norms = [_squared_norm(found[k], plan.target.parameters[k], labels.shape[0]) for k in found]
         norms += [tf.reduce_sum(tf.square(g), axis=range(1, len(g.shape))) for g in looped.values()]
         return tf.add_n([tf.cast(norm, plan.target.dtype) for norm in norms])
 
-    return compute
+    return compiled_rows(plan, compute, jit_compile)
 
 
 def make_dot_products(
-    plan: plans.Plan, of: str = "loss", of_second: str = "loss", *, jit_compile: bool = False
+    plan: plans.Plan, of: str = "loss", of_second: str = "loss", *, jit_compile: bool | None = None
 ) -> Compiled:
     """A function (inputs [B], labels, second inputs [C], second labels) -> [B, C], inner products of gradients.
 
-    For each parameter gradients are formed, or not, whichever takes fewer operations.
+    For each parameter gradients are formed, or not, whichever takes fewer operations. Of several replicas each takes a
+    share of the first examples and all of the second.
 
     Args:
         plan: the plan of a target.
         of: what of the first examples is differentiated, "loss" or "measured".
         of_second: the same of the second.
-        jit_compile: compile by XLA.
+        jit_compile: compile by XLA; None for what the target says.
 
     Raises:
         InvalidArgumentError: `of` or `of_second` is neither.
@@ -79,7 +80,6 @@ def make_dot_products(
     check_of(of)
     check_of(of_second)
 
-    @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor, second_inputs: Any, second_labels: tf.Tensor) -> tf.Tensor:
         first, first_looped = parts(plan, inputs, labels, of)
         second, second_looped = parts(plan, second_inputs, second_labels, of_second)
@@ -88,7 +88,25 @@ def make_dot_products(
         products += [_dense_dot(first_looped[k], second_looped[k]) for k in first_looped]
         return tf.add_n([tf.cast(product, plan.target.dtype) for product in products])
 
-    return compute
+    return compiled_rows(plan, compute, jit_compile)
+
+
+def compiled_rows(plan: plans.Plan, function: Compiled, jit_compile: bool | None = None) -> Compiled:
+    """`sharding.rows` of a function of the examples of a plan's target.
+
+    Args:
+        plan: the plan of a target.
+        function: (inputs, labels, *shared) -> a nest of tensors [B, ...], row b from example b alone.
+        jit_compile: compile by XLA; None for what the target says.
+    """
+    chosen = plan.target.jit_compile if jit_compile is None else jit_compile
+    return sharding.rows(plan.target.strategy, function, jit_compile=chosen)
+
+
+def compiled_sums(plan: plans.Plan, function: Compiled, jit_compile: bool | None = None) -> Compiled:
+    """`sharding.sums` likewise, of a function that sums over examples."""
+    chosen = plan.target.jit_compile if jit_compile is None else jit_compile
+    return sharding.sums(plan.target.strategy, function, jit_compile=chosen)
 
 
 def gradients(plan: plans.Plan, inputs: Any, labels: tf.Tensor, of: str = "loss") -> list[tf.Tensor]:
@@ -157,10 +175,18 @@ def _dot(
     sizes: tuple[int, int],
 ) -> tf.Tensor:
     factored = [_factored(some) for some in (first, second)]
-    if factored[0] and factored[1] and contributions.ghost_is_cheaper(factored[0], factored[1], *sizes):
+    if factored[0] and factored[1] and uses_ghosts(first, second, sizes):
         return contributions.ghost_dot_products(factored[0], factored[1])
     formed = [passes.gradients(some, parameter, size) for some, size in zip((first, second), sizes, strict=True)]
     return _dense_dot(*formed)
+
+
+def uses_ghosts(
+    first: list[contributions.Contribution], second: list[contributions.Contribution], sizes: tuple[int, int]
+) -> bool:
+    """Whether `make_dot_products` forms no gradients of a parameter for two batches of these sizes."""
+    factored = [_factored(some) for some in (first, second)]
+    return bool(factored[0] and factored[1] and contributions.ghost_is_cheaper(factored[0], factored[1], *sizes))
 
 
 def _dense_dot(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, examples, targets
+from estimators import errors, examples, sharding, targets
 from estimators.derivatives import capture, passes
 from estimators.derivatives import contributions as contributions_lib
 
@@ -83,10 +83,12 @@ def make(target: targets.Target, train: Any) -> Plan:
 
     Raises:
         InvalidTargetError: predictions differ from one evaluation to the next, depend on the other examples of the
-            batch, or losses and measured outputs are not one number for each example.
+            batch, or losses and measured outputs are not one number for each example; or the scope of a strategy is
+            open.
         InvalidArgumentError: a label cannot be.
         NotFiniteError: a loss or gradient is NaN or infinite.
     """
+    sharding.check_outside_scope()
     data = examples.of(train)
     probe = data.take(np.arange(_NUM_PROBED) % len(data))
     inputs = tf.nest.map_structure(tf.convert_to_tensor, probe.inputs)

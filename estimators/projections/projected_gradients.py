@@ -57,14 +57,14 @@ class Config:
         random_signs.packed(self.seed, 0)
 
 
-def make_projected(plan: plans.Plan, config: Config, of: str = "loss", *, jit_compile: bool = False) -> Compiled:
+def make_projected(plan: plans.Plan, config: Config, of: str = "loss", *, jit_compile: bool | None = None) -> Compiled:
     """A function (inputs, labels, draw) -> [B, d], the projected gradient of each example's loss or measured output.
 
     Args:
         plan: the plan of a target.
         config: which projection.
         of: "loss" or "measured".
-        jit_compile: compile by XLA; the random bits are the same.
+        jit_compile: compile by XLA, where the random bits are the same; None for what the target says.
 
     Returns:
         A tf.function, traced once for each size of batch: one forward and one backward pass a batch. All but
@@ -78,11 +78,10 @@ def make_projected(plan: plans.Plan, config: Config, of: str = "loss", *, jit_co
     if config.kind != "two_sided":
         sketch(plan, config)
 
-    @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: Any, labels: tf.Tensor, draw: sketches.Draw) -> tf.Tensor:
         return projected(plan, config, inputs, labels, draw, of)
 
-    return compute
+    return per_example.compiled_rows(plan, compute, jit_compile)
 
 
 def draw(plan: plans.Plan, config: Config, member: int = 0) -> sketches.Draw:

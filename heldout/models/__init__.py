@@ -1,5 +1,5 @@
 """Architectures by name; `build` is all that training and evaluation need."""
 
-from heldout.models.registry import ARCHITECTURES, build
+from heldout.models.registry import ARCHITECTURES, build, is_known
 
-__all__ = ["ARCHITECTURES", "build"]
+__all__ = ["ARCHITECTURES", "build", "is_known"]

@@ -1,5 +1,8 @@
 """Architectures by name: the value of every `--arch` flag.
 
+The width of an architecture that has one can be said in the name: "resnet18_64" is "resnet18" with the option
+{"width": 64}.
+
 Any callable that returns a tf.Module can be used in place of a known name, as "package.module:callable". It is called
 with num_classes and the options; the module is called as module(images, is_training) and returns logits [B, K].
 """
@@ -7,11 +10,12 @@ with num_classes and the options; the module is called as module(images, is_trai
 from collections.abc import Callable, Mapping
 import importlib
 import inspect
+import re
 from typing import Any
 
 import tensorflow as tf
 
-from heldout.models import lenet, mlp, resnet50, small_inception
+from heldout.models import conv5, lenet, mlp, resnet50, small_inception, small_resnet, vgg, vit
 from zoo import errors
 
 ARCHITECTURES: dict[str, Callable[..., tf.Module]] = {
@@ -19,7 +23,16 @@ ARCHITECTURES: dict[str, Callable[..., tf.Module]] = {
     "lenet": lenet.lenet,
     "small_inception": small_inception.SmallInception,
     "resnet50": resnet50.resnet50,
+    "conv5": conv5.conv5,
+    "resnet18": small_resnet.resnet18,
+    "resnet34": small_resnet.resnet34,
+    "vgg11": vgg.vgg11,
+    "vgg13": vgg.vgg13,
+    "vgg16": vgg.vgg16,
+    "vgg19": vgg.vgg19,
+    "vit": vit.VisionTransformer,
 }
+_WITH_WIDTH = re.compile(r"(.+)_([1-9][0-9]{0,8})")
 
 
 def build(
@@ -35,7 +48,8 @@ def build(
     variables counted before it sees data.
 
     Args:
-        name: a key of `ARCHITECTURES`, or "package.module:callable" for one of your own.
+        name: a key of `ARCHITECTURES`, also with a width behind it as in "resnet18_64", or "package.module:callable"
+            for one of your own.
         num_classes: number of logits K, >= 1.
         image_shape: (H, W, C) of the images it will see.
         options: further keyword arguments of the architecture, such as {"hidden_sizes": [64]}.
@@ -53,8 +67,14 @@ def build(
         raise errors.InvalidValueError(
             f"architecture {name!r} with options {dict(options or {})}: num_classes is set from the data; remove it"
         )
-    arguments = {"num_classes": num_classes, **(options or {})}
-    constructor = _find(name)
+    base, width = _split(name)
+    if width is not None and "width" in (options or {}):
+        raise errors.InvalidValueError(
+            f"architecture {name!r} with options {dict(options or {})}: the width is said twice; remove one"
+        )
+    of_name = {} if width is None else {"width": width}
+    arguments = {"num_classes": num_classes, **of_name, **(options or {})}
+    constructor = _find(base)
     _check_arguments(name, constructor, arguments)
     model = constructor(**arguments)
     if not callable(model):
@@ -64,6 +84,22 @@ def build(
         )
     _run_once(name, model, num_classes, image_shape, dtype)
     return model
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is that of an architecture here, with or without a width, and not of one's own."""
+    return _split(name)[0] in ARCHITECTURES
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """The name of an architecture without the width that stands behind it, and that width.
+
+    Only architectures that have a width can be followed by one; any other name stays as it is.
+    """
+    match = _WITH_WIDTH.fullmatch(name)
+    if match is None or "width" not in _option_names(ARCHITECTURES.get(match[1])):
+        return name, None
+    return match[1], int(match[2])
 
 
 def _check_sizes(num_classes: int, image_shape: tuple[int, int, int]) -> None:
@@ -79,8 +115,8 @@ def _find(name: str) -> Callable[..., tf.Module]:
     module_name, separator, attribute = name.partition(":")
     if not (separator and module_name and attribute):
         raise errors.InvalidValueError(
-            f"architecture {name!r} is unknown; use one of {', '.join(sorted(ARCHITECTURES))}, or "
-            "package.module:callable for your own"
+            f"architecture {name!r} is unknown; use one of {', '.join(sorted(ARCHITECTURES))}, a width behind those "
+            "that have one as in resnet18_64, or package.module:callable for your own"
         )
     try:
         constructor = getattr(importlib.import_module(module_name), attribute)
@@ -98,17 +134,26 @@ def _find(name: str) -> Callable[..., tf.Module]:
 
 
 def _check_arguments(name: str, constructor: Callable[..., tf.Module], arguments: Mapping[str, Any]) -> None:
-    # Sonnet's metaclass hides the signature of its classes, so __init__ is asked; None stands for self.
-    is_class = inspect.isclass(constructor)
-    signature = inspect.signature(constructor.__init__ if is_class else constructor)
+    signature = _signature(constructor)
     try:
-        signature.bind(*((None,) if is_class else ()), **arguments)
+        signature.bind(*((None,) if inspect.isclass(constructor) else ()), **arguments)
     except TypeError as error:
-        known = [parameter for parameter in signature.parameters if parameter not in ("self", "num_classes", "name")]
+        known = _option_names(constructor)
         raise errors.InvalidValueError(
             f"architecture {name!r} with options {dict(arguments)}: {error}; it takes "
             f"{', '.join(known) if known else 'no options'}"
         ) from error
+
+
+def _signature(constructor: Callable[..., tf.Module]) -> inspect.Signature:
+    # Sonnet's metaclass hides the signature of its classes, so __init__ is asked, which takes self before the others.
+    return inspect.signature(constructor.__init__ if inspect.isclass(constructor) else constructor)
+
+
+def _option_names(constructor: Callable[..., tf.Module] | None) -> list[str]:
+    if constructor is None:
+        return []
+    return [name for name in _signature(constructor).parameters if name not in ("self", "num_classes", "name")]
 
 
 def _run_once(

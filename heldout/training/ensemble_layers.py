@@ -158,7 +158,21 @@ def relu(layer: model_layers.Relu, context: Context, inputs: tf.Tensor) -> tf.Te
     return layer(inputs)
 
 
-def max_pool(layer: model_layers.MaxPool, context: Context, inputs: tf.Tensor) -> tf.Tensor:
+def pool(
+    layer: model_layers.MaxPool | model_layers.AveragePool | model_layers.Subsample, context: Context, inputs: tf.Tensor
+) -> tf.Tensor:
     """Maps of images or maps."""
     del context
     return layer(maps_of(inputs))
+
+
+def global_max_pool(layer: model_layers.GlobalMaxPool, context: Context, inputs: tf.Tensor) -> tf.Tensor:
+    """Features of images or maps."""
+    del layer
+    return pooled(maps_of(inputs), context.num_runs, tf.reduce_max)
+
+
+def global_average_pool(layer: model_layers.GlobalAveragePool, context: Context, inputs: tf.Tensor) -> tf.Tensor:
+    """Features of images or maps."""
+    del layer
+    return pooled(maps_of(inputs), context.num_runs, tf.reduce_mean)

@@ -12,7 +12,7 @@ from sonnet.src.nets import resnet
 import tensorflow as tf
 
 from heldout.models import layers as model_layers
-from heldout.models import sequential, small_inception
+from heldout.models import sequential, small_inception, small_resnet
 from heldout.training import ensemble_layers
 
 Context = ensemble_layers.Context
@@ -23,6 +23,11 @@ def supports(module: tf.Module) -> bool:
     kind = _kind(module)
     if kind is sequential.SequentialClassifier:
         return all(map(supports, module.layers))
+    if kind is small_resnet.BasicBlock:
+        return all(map(supports, [*module.branch, *module.shortcut]))
+    if kind is snt.BatchNorm:
+        # Sonnet says whether it is one of images when it is built.
+        return bool(getattr(module, "_fused", True))
     if kind is snt.Conv2D:
         return module.data_format == "NHWC"
     if kind is resnet.ResNet:
@@ -67,6 +72,12 @@ def _in_sequence(modules: list[tf.Module], context: Context, inputs: tf.Tensor) 
 
 def _sequential(module: sequential.SequentialClassifier, context: Context, inputs: tf.Tensor) -> tf.Tensor:
     return _in_sequence(module.layers, context, inputs)
+
+
+def _basic_block(module: small_resnet.BasicBlock, context: Context, inputs: tf.Tensor) -> tf.Tensor:
+    maps = ensemble_layers.maps_of(inputs)
+    branch, shortcut = (_in_sequence(layers, context, maps) for layers in (module.branch, module.shortcut))
+    return tf.nn.relu(branch + shortcut)
 
 
 def _conv_bn_relu(module: small_inception.ConvBNReLU, context: Context, inputs: tf.Tensor) -> tf.Tensor:
@@ -125,8 +136,13 @@ _RULES: dict[type, Callable[..., tf.Tensor]] = {
     snt.BatchNorm: ensemble_layers.batch_norm,
     model_layers.Flatten: ensemble_layers.flatten,
     model_layers.Relu: ensemble_layers.relu,
-    model_layers.MaxPool: ensemble_layers.max_pool,
+    model_layers.MaxPool: ensemble_layers.pool,
+    model_layers.AveragePool: ensemble_layers.pool,
+    model_layers.Subsample: ensemble_layers.pool,
+    model_layers.GlobalMaxPool: ensemble_layers.global_max_pool,
+    model_layers.GlobalAveragePool: ensemble_layers.global_average_pool,
     sequential.SequentialClassifier: _sequential,
+    small_resnet.BasicBlock: _basic_block,
     small_inception.ConvBNReLU: _conv_bn_relu,
     small_inception.InceptionBlock: _inception_block,
     small_inception.Stage: _stage,

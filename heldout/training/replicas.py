@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from heldout import devices
 from heldout.training import learners, train_runs_config
 from zoo import checkpoints, errors
 
@@ -37,9 +38,7 @@ def make_strategy(name: str, device: str) -> tf.distribute.Strategy:
         raise errors.InvalidValueError(
             f"--strategy={name} with --device={device}: tpu goes with tpu, mirrored and multi_worker with cpu and gpu"
         )
-    if name == "tpu":
-        return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver())
-    return tf.distribute.MirroredStrategy([kind.name for kind in tf.config.list_logical_devices(device.upper())])
+    return devices.over_all(device)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,11 @@ def hessian(target, inputs, labels):
             with tf.GradientTape() as inner:
                 loss = tf.reduce_mean(target.losses(inputs, labels))
             gradients = inner.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            elements = [tf.reshape(g, [-1])[k] for g in gradients for k in range(g.shape.num_elements())]
+            flat = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
         zero = tf.UnconnectedGradients.ZERO
-        return [outer.gradient(element, variables, unconnected_gradients=zero) for element in elements]
+        return outer.jacobian(flat, variables, unconnected_gradients=zero, experimental_use_pfor=False)
 
-    matrix = np.concatenate([_flat(row, 1) for row in rows()])
+    matrix = _flat(rows(), sum(variable.shape.num_elements() for variable in variables))
     return matrix + np.diag(target.weight_decay_vector())
 
 

@@ -62,7 +62,30 @@ def test_build_creates_every_variable_in_the_dtype(name, dtype):
 
 
 def test_the_known_names():
-    assert sorted(models.ARCHITECTURES) == ["lenet", "mlp", "resnet50", "small_inception"]
+    small = ["conv5", "resnet18", "resnet34", "vgg11", "vgg13", "vgg16", "vgg19", "vit"]
+    assert sorted(models.ARCHITECTURES) == sorted(["lenet", "mlp", "resnet50", "small_inception", *small])
+
+
+def test_a_width_in_the_name_is_the_option():
+    models_built = [
+        registry.build("conv5_3", 4, (8, 8, 1), {"pooling": "average"}),
+        registry.build("conv5", 4, (8, 8, 1), {"pooling": "average", "width": 3}),
+    ]
+    assert models_built[0].layers[0].w.shape == models_built[1].layers[0].w.shape == (3, 3, 1, 3)
+    assert registry.build("vit_8", 4, (8, 8, 1)).patches.w.shape == (4, 4, 1, 8)
+
+
+def test_a_width_is_said_once():
+    with pytest.raises(errors.InvalidValueError, match=r"resnet18_3.*'width': 3.*said twice"):
+        registry.build("resnet18_3", 4, (8, 8, 1), {"width": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("lenet", True), ("resnet18_64", True), ("vit_8", True), ("lenet_5", False), ("a.b:resnet18_64", False)],
+)
+def test_which_names_are_known(name, known):
+    assert models.is_known(name) == known
 
 
 def test_batch_normalisation_in_float64_is_refused_with_the_reason():
@@ -76,9 +99,15 @@ def test_a_module_of_ones_own(own):
     assert isinstance(model, snt.Module)
 
 
-@pytest.mark.parametrize("name", ["vgg", "", ":mlp", "heldout.models.mlp:", "heldout.models.mlp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vgg", "", ":mlp", "heldout.models.mlp:", "heldout.models.mlp"),
+        *("lenet_5", "resnet50_64", "resnet18_0", "resnet18_064", "resnet18_", "resnet18_-4", "resnet18_2_2", "_64"),
+    ],
+)
 def test_unknown_names(name):
-    with pytest.raises(errors.InvalidValueError, match="unknown; use one of lenet, mlp, resnet50, small_inception"):
+    with pytest.raises(errors.InvalidValueError, match=r"unknown; use one of conv5, lenet, mlp, .* as in resnet18_64"):
         registry.build(name, 4, (8, 8, 1))
 
 
@@ -105,6 +134,8 @@ def test_a_callable_that_returns_no_module(own):
         ("small_inception", {"large": True}, "it takes large_inputs"),
         ("resnet50", {"v2": True}, "no options"),
         ("lenet", {"a": 1}, "no options"),
+        ("resnet18_4", {"a": 1}, "it takes width, batch_norm, initialisation"),
+        ("vit", {"a": 1}, "it takes width, depth, num_heads, patch_size, mlp_ratio, initialisation"),
     ],
 )
 def test_unknown_options(name, options, known):

@@ -21,6 +21,23 @@ def test_it_computes_the_layers_in_order():
     np.testing.assert_array_equal(model(tf.constant(images), is_training=False), logits)
 
 
+class _Doubled(sequential.Block):
+    def __call__(self, inputs, is_training):
+        return inputs * (2 if is_training else 1)
+
+
+def test_batch_normalisation_and_blocks_hear_of_training_and_others_do_not():
+    images = np.random.default_rng(0).normal(3, 2, size=(50, 4)).astype(np.float32)
+    norm = snt.BatchNorm(create_scale=True, create_offset=True)
+    outputs = sequential.apply([norm, _Doubled(), layers.Relu()], tf.constant(images), is_training=True)
+    standardised = (images - images.mean(axis=0)) / np.sqrt(images.var(axis=0) + 1e-5)
+    np.testing.assert_allclose(outputs, np.maximum(2 * standardised, 0), rtol=1e-4, atol=1e-4)
+    # The averages of one batch are the statistics of that batch.
+    evaluated = sequential.apply([norm, _Doubled()], tf.constant(images), is_training=False)
+    np.testing.assert_allclose(evaluated, standardised, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(sequential.apply([], tf.constant(images), is_training=True), images)
+
+
 def test_variables_are_found_and_checkpointed_under_the_position_of_their_layer(tmp_path):
     model = _model()
     model(tf.zeros([1, 2, 2, 1]), is_training=False)

@@ -94,6 +94,12 @@ def test_what_computes_something_else_has_no_rule():
         assert not ensemble_rules.supports(module), module
 
 
+def test_what_has_no_form_for_many_is_trained_alone():
+    assert not ensemble_rules.supports(registry.build("vit_8", 3, (8, 8, 1)))
+    of_features = own([layers.Flatten(), snt.BatchNorm(True, True), snt.Linear(3)])
+    assert not ensemble_rules.supports(of_features)
+
+
 def built(module, shape):
     module(tf.zeros([1, *shape]), is_training=False)
     return module, shape
@@ -110,6 +116,21 @@ MODULES = {
         (32, 32, 3),
     ),
     "resnet50": lambda: (registry.build("resnet50", 5, (32, 32, 3)), (32, 32, 3)),
+    "conv5": lambda: (registry.build("conv5_3", 5, (9, 9, 3)), (9, 9, 3)),
+    "conv5, averages": lambda: (
+        registry.build("conv5_3", 5, (9, 9, 3), {"pooling": "average", "batch_norm": True}),
+        (9, 9, 3),
+    ),
+    "resnet18": lambda: (registry.build("resnet18_3", 5, (9, 9, 3)), (9, 9, 3)),
+    "resnet34, batch norm": lambda: (registry.build("resnet34_3", 5, (9, 9, 3), {"batch_norm": True}), (9, 9, 3)),
+    "vgg11": lambda: (registry.build("vgg11_3", 5, (17, 17, 1)), (17, 17, 1)),
+    "vgg13, batch norm": lambda: (registry.build("vgg13_3", 5, (17, 17, 1), {"batch_norm": True}), (17, 17, 1)),
+    "globally pooled images": lambda: (own([layers.GlobalMaxPool(), snt.Linear(3)]), (9, 9, 3)),
+    "globally averaged images": lambda: (own([layers.GlobalAveragePool(), snt.Linear(3)]), (9, 9, 3)),
+    "averages of parts, padded": lambda: (
+        own([layers.AveragePool(3, 2, "SAME"), layers.Flatten(), snt.Linear(3)]),
+        (9, 9, 3),
+    ),
     "strides, dilation, own padding, no bias": lambda: (
         own(
             [

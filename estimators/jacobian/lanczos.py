@@ -1,0 +1,294 @@
+"""The extreme eigenpair of a symmetric matrix for every example of a data set, by its products, with a certificate.
+
+Of each example a Krylov space is built from a start vector of its own, with full reorthogonalisation; beside the basis
+V the products A V are kept, so that the eigenvalue and its residual are those of the matrix itself and not of a
+recursion: x = V y is a vector of length 1, value = x . A x, and
+
+    |A x - value x| = residual    =>    an eigenvalue of A lies within `residual` of `value`     (for any symmetric A)
+
+whatever the spectrum looks like, tiny, clustered or degenerate. For positive semidefinite A the value never exceeds the
+largest eigenvalue, and after k products with a random start in n dimensions (Kuczynski & Wozniakowski, 1992)
+
+    P(value < (1 - e) largest) <= 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)),
+
+again for any spectrum. Examples stop one by one; those that have are replaced by the next, so that batches stay full.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from estimators import errors
+from estimators.jacobian import keys
+
+WHICH = ("largest", "smallest", "modulus")
+# Within a traced function: inputs, labels -> (vectors [B, n] -> A v [B, n]).
+Products = Callable[[tf.Tensor, tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """When to stop.
+
+    Attributes:
+        tolerance: relative: residual <= tolerance times |value|, never an absolute number.
+        max_steps: products at most; also how many vectors are kept, twice.
+        check_every: products from one look at the residual to the next.
+        batch_size: examples at a time.
+        seed: of the start vectors, with the example's id.
+    """
+
+    tolerance: float = 1e-3
+    max_steps: int = 64
+    check_every: int = 4
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise errors.InvalidArgumentError(f"tolerance {self.tolerance}: must lie between 0 and 1; it is relative")
+        if min(self.max_steps, self.check_every, self.batch_size) < 1:
+            raise errors.InvalidArgumentError(
+                f"max_steps {self.max_steps}, check_every {self.check_every}, batch_size {self.batch_size}: must be at "
+                "least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extremes:
+    """One eigenvalue of each example.
+
+    Attributes:
+        values: [N] float64.
+        residuals: [N] float64, |A x - value x|.
+        num_steps: [N] int64, products that were taken.
+        converged: [N] bool, whether the residual is within the tolerance.
+        exhausted: [N] bool, whether the Krylov space can grow no more, so that the eigenvalue is the extreme one but
+            for rounding and start vectors of probability 0.
+        size: n.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    num_steps: np.ndarray
+    converged: np.ndarray
+    exhausted: np.ndarray
+    size: int
+
+    def missed(self, confidence: float) -> np.ndarray:
+        """[N], the e of the theorem above that holds with this confidence; 0 where exhausted, 1 where it says nothing.
+
+        Raises:
+            InvalidArgumentError: the confidence is not below 1.
+        """
+        if not 0 < confidence < 1:
+            raise errors.InvalidArgumentError(f"confidence {confidence}: must lie between 0 and 1")
+        root = math.log(1.648 * math.sqrt(self.size) / (1 - confidence)) / (2 * self.num_steps - 1)
+        return np.where(self.exhausted, 0.0, np.minimum(np.square(root), 1.0))
+
+
+class Solver:
+    """Compiled steps; the same solver serves any number of data sets of one shape."""
+
+    def __init__(self, products: Products, size: int, dtype: tf.DType, which: str, config: Config) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            products: the matrix of each example by its products.
+            size: n.
+            dtype: of vectors.
+            which: the "largest" eigenvalue, the "smallest", or the one of largest "modulus".
+            config: when to stop.
+
+        Raises:
+            InvalidArgumentError: `which` is none of these.
+        """
+        if which not in WHICH:
+            raise errors.InvalidArgumentError(f"which={which!r}: expected one of {', '.join(WHICH)}")
+        self._size, self._dtype, self._which, self.config = size, dtype, which, config
+        self._capacity = min(config.max_steps, size)
+        # A space that is as large as it can be grows no more.
+        self.num_between = min(config.check_every, self._capacity)
+        self._advance = tf.function(self._steps(products), autograph=False)
+        self._extreme = tf.function(self._ritz, autograph=False)
+
+    def run(self, inputs: Any, labels: np.ndarray, ids: np.ndarray) -> Extremes:
+        """The eigenvalue of every example.
+
+        Args:
+            inputs: [N, ...].
+            labels: [N], handed to the products.
+            ids: [N] or [N, m] integers, what start vectors belong to.
+
+        Returns:
+            The eigenvalues. A forward pass for every `check_every` products; 2 max_steps n numbers for each example of
+            a batch.
+        """
+        num, size = len(labels), min(self.config.batch_size, len(labels))
+        dtypes = (np.float64, np.float64, np.int64, bool, bool)
+        found = [np.zeros(num, dtype) for dtype in dtypes]
+        slots = _Slots(self, inputs, labels, ids, size)
+        while slots.any_active():
+            slots.advance()
+            slots.harvest(found)
+        values, residuals, num_steps, converged, exhausted = found
+        return Extremes(values, residuals, num_steps, converged, exhausted, self._size)
+
+    def starts(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """[N, n], random directions."""
+        return keys.normals(self.config.seed, "lanczos", np.asarray(ids), self._size)
+
+    def _steps(self, products: Products) -> Callable[..., Any]:
+        """(inputs, labels, candidates, V, A V, counts [B], scales [B], number) -> the last five, `number` later."""
+        capacity = self._capacity
+        small = 10 * np.finfo(self._dtype.as_numpy_dtype).eps
+
+        def advance(
+            inputs: tf.Tensor,
+            labels: tf.Tensor,
+            candidates: tf.Tensor,
+            basis: tf.Tensor,
+            images: tf.Tensor,
+            counts: tf.Tensor,
+            scales: tf.Tensor,
+            number: tf.Tensor,
+        ) -> tuple[tf.Tensor, ...]:
+            apply = products(inputs, labels)
+
+            def step(k: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                candidates, basis, images, counts, scales = state
+                for _ in range(2):  # twice is enough (Kahan), once is not
+                    candidates -= _combine(_inner(basis, candidates), basis)
+                lengths = _lengths(candidates)
+                grows = (lengths > small * scales) & (counts < capacity)
+                vectors = tf.where(grows[:, None], _over(candidates, lengths), 0.0)
+                image = tf.where(grows[:, None], apply(vectors), 0.0)
+                place = tf.one_hot(counts, capacity, dtype=basis.dtype)[:, :, None]
+                basis += place * vectors[:, None]
+                images += place * image[:, None]
+                counts += tf.cast(grows, tf.int32)
+                return k + 1, image, basis, images, counts, tf.maximum(scales, _lengths(image))
+
+            state = (candidates, basis, images, counts, scales)
+            return tf.while_loop(lambda k, *_: k < number, step, (0, *state), parallel_iterations=1)[1:]
+
+        return advance
+
+    def _ritz(self, basis: tf.Tensor, images: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(values [B], residuals [B]) float64 of the extreme vector of each space."""
+        basis, images = tf.cast(basis, tf.float64), tf.cast(images, tf.float64)
+        projected = tf.matmul(basis, images, transpose_b=True)
+        projected = (projected + tf.linalg.matrix_transpose(projected)) / 2
+        is_finite = tf.reduce_all(tf.math.is_finite(projected), axis=[1, 2])
+        projected = tf.where(is_finite[:, None, None], projected, 0.0)
+        # Rows that are not filled yet get eigenvalues below all others, so that theirs come first.
+        bound = tf.reduce_max(tf.reduce_sum(tf.abs(projected), axis=2), axis=1)
+        empty = tf.cast(tf.range(self._capacity)[None] >= counts[:, None], tf.float64)
+        below = -4.0 * tf.where(bound > 0, bound, tf.ones_like(bound))
+        values, vectors = tf.linalg.eigh(projected + tf.linalg.diag(empty * below[:, None]))
+        first, last = self._capacity - tf.maximum(counts, 1), tf.fill(tf.shape(counts), self._capacity - 1)
+        chosen = {"largest": last, "smallest": first}.get(self._which)
+        if chosen is None:
+            lowest = tf.gather(values, first, axis=1, batch_dims=1)
+            chosen = tf.where(-lowest > values[:, -1], first, last)
+        weights = tf.gather(vectors, chosen, axis=2, batch_dims=1)
+        x, image = _combine(weights, basis), _combine(weights, images)
+        squared = tf.reduce_sum(x * x, axis=1)
+        value = tf.math.divide_no_nan(tf.reduce_sum(x * image, axis=1), squared)
+        value = tf.where(is_finite, value, np.nan)
+        return value, tf.math.divide_no_nan(_lengths(image - value[:, None] * x), tf.sqrt(squared))
+
+    def empty(self, num: int) -> list[np.ndarray]:
+        """Candidates, basis, products, counts and scales of `num` spaces without a vector."""
+        dtype = self._dtype.as_numpy_dtype
+        shapes = [(num, self._size), *[(num, self._capacity, self._size)] * 2]
+        return [*(np.zeros(shape, dtype) for shape in shapes), np.zeros(num, np.int32), np.zeros(num, dtype)]
+
+    @property
+    def size(self) -> int:
+        """Length n of vectors."""
+        return self._size
+
+    @property
+    def capacity(self) -> int:
+        """Vectors of a space at most."""
+        return self._capacity
+
+    def advance(self, inputs: np.ndarray, labels: np.ndarray, state: list[np.ndarray]) -> list[np.ndarray]:
+        """The state some products later."""
+        tensors = [tf.constant(array) for array in (inputs, labels, *state)]
+        return [t.numpy() for t in self._advance(*tensors, tf.constant(self.num_between))]
+
+    def extremes(self, state: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(values, residuals) of a state."""
+        value, residual = self._extreme(*(tf.constant(array) for array in state[1:4]))
+        return value.numpy(), residual.numpy()
+
+
+class _Slots:
+    """The examples that are worked on at the moment; a slot whose example is done takes the next one."""
+
+    def __init__(self, solver: Solver, inputs: Any, labels: np.ndarray, ids: np.ndarray, size: int) -> None:
+        self._solver, self._source = solver, (inputs, np.asarray(labels), np.asarray(ids))
+        self._next = size
+        self._owner = np.arange(size)
+        self._inputs, self._labels = np.array(inputs[:size]), np.array(labels[:size])
+        self._state = solver.empty(size)
+        self._start(np.arange(size))
+
+    def any_active(self) -> bool:
+        """Whether an example is not done."""
+        return bool((self._owner >= 0).any())
+
+    def advance(self) -> None:
+        """Some products for every slot."""
+        self._before = self._state[3]
+        self._state = self._solver.advance(self._inputs, self._labels, self._state)
+
+    def harvest(self, found: list[np.ndarray]) -> None:
+        """Notes the examples that are done and fills their slots."""
+        values, residuals = self._solver.extremes(self._state)
+        counts, config = self._state[3], self._solver.config
+        exhausted = (counts - self._before < self._solver.num_between) & (counts < self._solver.capacity)
+        exhausted |= counts == self._solver.size
+        converged = residuals <= config.tolerance * np.abs(values)
+        done = (self._owner >= 0) & (converged | exhausted | (counts == self._solver.capacity))
+        rows = np.flatnonzero(done)
+        for array, part in zip(found, (values, residuals, counts, converged, exhausted), strict=True):
+            array[self._owner[rows]] = part[rows]
+        fresh = np.arange(self._next, min(self._next + len(rows), len(self._source[1])))
+        self._next += len(fresh)
+        self._owner[rows] = -1
+        filled = rows[: len(fresh)]
+        if len(filled):
+            self._owner[filled] = fresh
+            self._inputs[filled], self._labels[filled] = self._source[0][fresh], self._source[1][fresh]
+            self._start(filled)
+
+    def _start(self, slots: np.ndarray) -> None:
+        for array in self._state:
+            array[slots] = 0
+        self._state[0][slots] = self._solver.starts(self._source[2][self._owner[slots]])
+
+
+def _inner(basis: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.matvec(basis, vectors)
+
+
+def _combine(weights: tf.Tensor, basis: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.matvec(basis, weights, transpose_a=True)
+
+
+def _lengths(vectors: tf.Tensor) -> tf.Tensor:
+    """[B], by the largest element, so that squares of tiny numbers are not lost."""
+    largest = tf.reduce_max(tf.abs(vectors), axis=1)
+    scaled = tf.math.divide_no_nan(vectors, largest[:, None])
+    return largest * tf.sqrt(tf.reduce_sum(tf.square(scaled), axis=1))
+
+
+def _over(vectors: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    return tf.math.divide_no_nan(vectors, lengths[:, None])

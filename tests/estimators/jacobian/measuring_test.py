@@ -1,0 +1,195 @@
+"""Many statistics in one pass against each measured by itself, and their summaries by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from estimators import errors, examples
+from estimators.jacobian import (
+    averages,
+    functions,
+    gram,
+    lanczos,
+    measuring,
+    operator_norms,
+    places,
+    pointwise,
+    spectra,
+    summaries,
+    tangents,
+)
+from tests.estimators.jacobian import networks
+
+_FIRST = ("jacobian", "jacobian_operator_norm", "nuclear_norm", "crossentropy", "accuracy", "confidence")
+
+
+def test_each_column_is_what_it_says():
+    function, inputs, labels = networks.case("convolutional")
+    data = examples.Examples(inputs, labels, np.arange(7) + 10)
+    where = {"shift": places.Shifts((1, 2), 3), "noise": places.Gaussian(0.1, 4, seed=1)}
+    found = measuring.measure(
+        function,
+        data,
+        metrics=_FIRST,
+        normalisations=("none", "softmax"),
+        places=where,
+        averages=averages.NAMES,
+        batch_size=5,
+    )
+    assert len(found.columns) == (3 * 2 + 3) * (1 + 2 * 4)
+    logits, products = gram.make(function)(inputs)
+    for name in ("none", "softmax"):
+        spectrum = spectra.of_gram(products, logits, labels, name)
+        np.testing.assert_allclose(found.column("jacobian", name).values, spectrum.frobenius_norms, rtol=1e-10)
+        np.testing.assert_allclose(found.column("nuclear_norm", name).values, spectrum.nuclear_norms, rtol=1e-7)
+    for place_name, place in where.items():
+        points = place.points(inputs, data.ids)
+        flat = points.inputs.reshape([-1, 8, 8, 2])
+        around_logits, around = gram.make(function)(flat)
+        repeated = np.repeat(labels, place.num_directions * place.num_anchors)
+        around = spectra.of_gram(around, around_logits, repeated).operator_norms.reshape(points.lengths.shape)
+        here = found.column("jacobian_operator_norm", "none").values
+        values = np.concatenate([np.broadcast_to(here[:, None, None], (*around.shape[:2], 1)), around], axis=2)
+        raw = found.column("jacobian_operator_norm", "none", place_name, "raw")
+        np.testing.assert_allclose(raw.values, values, rtol=1e-9)
+        np.testing.assert_allclose(raw.lengths, points.lengths)
+        for average, expected in (
+            ("euclidean", averages.euclidean(values)),
+            ("path", averages.path(values, points.lengths)),
+            ("cumulative", averages.cumulative(values, points.lengths)),
+        ):
+            column = found.column("jacobian_operator_norm", "none", place_name, average)
+            np.testing.assert_allclose(column.values, expected.values, rtol=1e-9)
+            np.testing.assert_allclose(column.details.standard_errors, expected.standard_errors, rtol=1e-7)
+
+
+def test_metrics_of_outputs_by_hand():
+    function, _ = networks.linear(np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]))
+    data = (np.array([[np.log(2), 0, 0]] * 2), np.array([0, 1]))
+    found = measuring.measure(function, data, metrics=("crossentropy", "accuracy", "confidence"))
+    np.testing.assert_allclose(found.column("crossentropy").values, [0.4054651, 1.0986123], rtol=1e-6)
+    np.testing.assert_allclose(found.column("accuracy").values, [1, 0])
+    np.testing.assert_allclose(found.column("confidence").values, [0.4714045, 0.9428090], rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "logsoftmax", "crossentropy"])
+def test_both_methods_give_the_same_operator_norms(normalisation):
+    function, inputs, labels = networks.case("residual", num_outputs=6)
+    labels = labels % 6
+    options = {"metrics": ("jacobian_operator_norm", "crossentropy"), "normalisations": (normalisation,)}
+    config = lanczos.Config(tolerance=1e-7)
+    ours, other = (
+        measuring.measure(function, (inputs, labels), method=method, config=config, **options)
+        for method in ("gram", "products")
+    )
+    for first, second in zip(ours.columns, other.columns, strict=True):
+        assert (first.metric, first.num_unconverged, second.num_unconverged) == (second.metric, 0, 0)
+        np.testing.assert_allclose(first.values, second.values, rtol=1e-9)
+
+
+def test_frobenius_norms_by_products_and_iterations_that_end_early():
+    function, inputs, labels = networks.case("residual", num_outputs=6)
+    options = {"metrics": ("jacobian", "jacobian_operator_norm"), "normalisations": ("none", "crossentropy")}
+    config = lanczos.Config(tolerance=1e-9, max_steps=1)
+    exact = measuring.measure(function, (inputs, labels), **options)
+    found = measuring.measure(function, (inputs, labels), method="products", num_samples=400, config=config, **options)
+    np.testing.assert_allclose(
+        found.column("jacobian", "none").values, exact.column("jacobian", "none").values, rtol=0.2
+    )
+    one = ("jacobian", "crossentropy")
+    np.testing.assert_allclose(found.column(*one).values, exact.column(*one).values, rtol=1e-10)
+    assert found.column("jacobian_operator_norm", "none").num_unconverged == 7
+    assert found.column("jacobian_operator_norm", "crossentropy").num_unconverged == 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(tf.float32, 1e-5), (tf.float64, 1e-10)])
+@pytest.mark.parametrize("method", ["gram", "products"])
+def test_shards_batches_and_order_change_nothing(dtype, tolerance, method):
+    function, inputs, labels = networks.case("convolutional", dtype)
+    options = {
+        "metrics": ("jacobian_operator_norm",),
+        "places": {"ball": places.Ball(0.5, 2), "mix": places.MixUp(inputs, np.arange(7), num_samples=2)},
+        "method": method,
+    }
+    whole = measuring.measure(function, (inputs, labels), **options)
+    order = np.random.default_rng(0).permutation(7)
+    data = examples.Examples(inputs, labels).take(order)
+    parts = [measuring.measure(function, data.take(slice(k, k + 3)), batch_size=4, **options) for k in (0, 3, 6)]
+    for k, column in enumerate(whole.columns):
+        found = np.concatenate([part.columns[k].values for part in parts])
+        np.testing.assert_allclose(found, column.values[order], rtol=tolerance)
+
+
+def test_tangents_are_measured_at_the_examples():
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (5, 8, 8, 1))
+    kernel = networks.weights(3, 3, 1, 3)
+    function = functions.of(lambda x: tf.reduce_mean(tf.tanh(tf.nn.conv2d(x, kernel, 1, "SAME")), [1, 2]), images)
+    data, jitter = (images, np.zeros(5, int)), tangents.Jitter(num_copies=2)
+    found = measuring.measure(
+        function, data, metrics=measuring.TANGENT_METRICS, normalisations=("softmax",), jitter=jitter
+    )
+    expected = tangents.measure(function, data, "softmax", jitter=jitter)
+    np.testing.assert_allclose(found.column("tangent_jacobian", "softmax").values, expected.jacobian, rtol=1e-9)
+    np.testing.assert_allclose(found.column("tangent_hessian", "softmax").values, expected.hessian, rtol=1e-9)
+    only = measuring.measure(function, data, metrics=("tangent_jacobian",), jitter=jitter)
+    assert len(only.columns) == 1
+
+
+def test_progress_is_told():
+    function, inputs, labels = networks.case("convolutional")
+    told = []
+    where = {"shift": places.Shifts((1,), 4)}
+    measuring.measure(function, (inputs, labels), places=where, batch_size=1, progress=lambda *done: told.append(done))
+    assert told[-1] == (7, 7)
+    assert len(told) == 7
+
+
+def test_summaries_by_hand():
+    values, ids = np.array([3.0, np.nan, 1.0, 2.0, 10.0]), np.array([5, 6, 7, 8, 9])
+    found = summaries.summarise(values, ids, levels=(0.0, 0.5, 1.0))
+    assert (found.maximum, found.argmax, found.mean, found.num, found.num_undefined) == (10.0, 9, 4.0, 4, 1)
+    np.testing.assert_allclose(found.quantiles, [1, 2.5, 10])
+    np.testing.assert_array_equal(found.quantile_ids, [7, 8, 9])
+    np.testing.assert_allclose(found.mean_standard_error, np.std([3, 1, 2, 10], ddof=1) / 2)
+    assert np.isnan(summaries.summarise(values[:1], ids[:1]).mean_standard_error)
+
+
+def test_misuse_is_refused():
+    function, inputs, labels = networks.case("convolutional")
+    refused = {
+        r"metrics \['norm'\]": {"metrics": ("norm",)},
+        r"normalisations \['relu'\]": {"normalisations": ("relu",)},
+        "averages empty": {"averages": ()},
+        "a place is called 'example'": {"places": {"example": places.Shifts()}},
+        "method 'best': expected": {"method": "best"},
+    }
+    for message, options in refused.items():
+        with pytest.raises(errors.InvalidArgumentError, match=message):
+            measuring.measure(function, (inputs, labels), **options)
+    found = measuring.measure(function, (inputs, labels), metrics=("accuracy",))
+    with pytest.raises(errors.InvalidArgumentError, match="was not measured; there are"):
+        found.column("jacobian")
+    broken = functions.Function(lambda x: x[:, 0, 0] / 0.0, (8, 8, 2), 2, tf.float64)
+    with pytest.raises(errors.NotFiniteError, match="the input Jacobian of example 0"):
+        measuring.measure(broken, (inputs, labels % 2), metrics=("jacobian",))
+    with pytest.raises(errors.MismatchError, match=r"expected \[N\] both"):
+        summaries.summarise(np.zeros(2), np.zeros(3))
+    with pytest.raises(errors.InvalidArgumentError, match="must lie from 0 to 1"):
+        summaries.summarise(np.zeros(2), np.zeros(2), levels=(2.0,))
+    with pytest.raises(errors.InvalidArgumentError, match="none of 2 values is a number"):
+        summaries.summarise(np.full(2, np.nan), np.zeros(2))
+
+
+def test_points_are_evaluated_once_for_all(monkeypatch):
+    function, inputs, labels = networks.case("convolutional")
+    calls = []
+    make = gram.make
+
+    def counting(function):
+        compute = make(function)
+        return lambda batch: calls.append(len(batch)) or compute(batch)
+
+    monkeypatch.setattr(pointwise.gram, "make", counting)
+    measuring.measure(function, (inputs, labels), metrics=_FIRST, normalisations=("none", "softmax", "crossentropy"))
+    assert calls == [7]
+    assert operator_norms.Solver(function).config == lanczos.Config()

@@ -1,0 +1,209 @@
+"""Iterated operator norms and their certificates against dense decompositions in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from estimators import errors
+from estimators.jacobian import functions, lanczos, normalisations, operator_norms
+from tests.estimators.jacobian import networks
+
+_NUM_OUTPUTS, _NUM_INPUTS = 24, 30
+
+
+def _spectrum(generator, kind):
+    """Singular values [24] of a matrix of one kind."""
+    count = np.arange(_NUM_OUTPUTS)
+    return {
+        "decaying": lambda: 0.7**count,
+        "clustered": lambda: np.where(count < 6, 1 + 1e-7 * generator.random(24), 0.5 * generator.random(24)),
+        "nearly_clustered": lambda: 1 - 1e-3 * count,
+        "tiny": lambda: 1e-6 * generator.random(24),
+        "orthogonal": lambda: np.ones(24),
+        "rank_one": lambda: 3.0 * (count == 0),
+        "zero": lambda: np.zeros(24),
+        "wide": lambda: 10.0 ** (3 - count),
+    }[kind]()
+
+
+_KINDS = (
+    "gaussian",
+    "decaying",
+    "clustered",
+    "nearly_clustered",
+    "tiny",
+    "orthogonal",
+    "rank_one",
+    "zero",
+    "wide",
+    "big",
+)
+
+
+def _matrices(num):
+    """[num, 24, 30] of all kinds in turn."""
+    found = []
+    for k in range(num):
+        generator, kind = np.random.default_rng(k), _KINDS[k % len(_KINDS)]
+        matrix = generator.normal(size=(_NUM_OUTPUTS, _NUM_INPUTS))
+        if kind == "big":
+            matrix *= 1e6
+        elif kind != "gaussian":
+            left, _, right = np.linalg.svd(matrix, full_matrices=False)
+            matrix = left * np.sort(_spectrum(generator, kind))[::-1] @ right
+        found.append(matrix)
+    return np.array(found)
+
+
+def _looked_up(matrices, dtype):
+    """A function whose Jacobian at the k-th input is the k-th matrix, and a column of zeros."""
+    table = tf.constant(matrices, dtype)
+    num = len(matrices)
+    generator = np.random.default_rng(0)
+    inputs = np.concatenate([np.arange(num)[:, None], generator.normal(size=(num, matrices.shape[2]))], axis=1)
+
+    def predict(x):
+        chosen = tf.gather(table, tf.clip_by_value(tf.cast(x[:, 0], tf.int32), 0, num - 1))
+        return tf.linalg.matvec(chosen, x[:, 1:])
+
+    inputs = inputs.astype(dtype.as_numpy_dtype)
+    return functions.of(predict, inputs), inputs
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_certificates_hold_on_a_thousand_matrices(dtype):
+    matrices = _matrices(1000)
+    function, inputs = _looked_up(matrices, dtype)
+    truth = np.linalg.svd(matrices.astype(dtype.as_numpy_dtype).astype(np.float64), compute_uv=False)
+    # Some iterations end before they converge: their certificates must hold too.
+    config = lanczos.Config(tolerance=1e-3, max_steps=12, check_every=3, batch_size=250)
+    found = operator_norms.Solver(function, config=config).run((inputs, np.zeros(1000, int)))
+    nearest = np.abs(truth - found.values[:, None]).min(axis=1)
+    assert (nearest <= found.error_bounds).all()
+    epsilon = np.finfo(dtype.as_numpy_dtype).eps
+    assert (found.values <= truth[:, 0] * (1 + 20 * epsilon)).all()
+    assert (found.converged == (found.residuals <= 1e-3 * found.values)).all()
+    assert found.converged.mean() > 0.5
+    assert not found.converged.all()
+    # One in a thousand may fail; the theorem is for the worst spectrum.
+    assert (found.upper_bounds(0.999) < truth[:, 0]).sum() <= 3
+    assert np.isfinite(found.upper_bounds(0.9)).mean() > 0.5
+    # Converged ones are the largest but for clusters, whose members are as good.
+    close = found.values >= truth[:, 0] * (1 - 2e-3)
+    assert close[found.converged].all()
+
+
+def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start():
+    kinds = np.array(_KINDS)[np.arange(20) % len(_KINDS)]
+    function, inputs = _looked_up(_matrices(20), tf.float64)
+    solver = operator_norms.Solver(function, config=lanczos.Config(check_every=1))
+    found = solver.run((inputs, np.zeros(20, int)))
+    assert (found.num_steps[kinds == "rank_one"] == 2).all()
+    assert (found.num_steps[kinds == "orthogonal"] == 1).all()
+    np.testing.assert_allclose(found.values[kinds == "orthogonal"], 1, rtol=1e-12)
+    np.testing.assert_allclose(found.values[kinds == "rank_one"], 3, rtol=1e-12)
+    assert (found.values[kinds == "zero"] == 0).all()
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "normalisation"),
+    [*((name, "none") for name in networks.ALL), *(("residual", name) for name in normalisations.NAMES[1:])],
+)
+def test_norms_of_networks_are_those_of_the_dense_jacobian(name, normalisation):
+    function, inputs, labels = networks.case(name, num=4)
+    solver = operator_norms.Solver(function, normalisation, config=lanczos.Config(tolerance=1e-6, batch_size=3))
+    found = solver.run((inputs, labels))
+    jacobians = networks.dense_jacobians(function.predict, inputs)
+    slopes = normalisations.matrices(normalisation, function.predict(tf.constant(inputs)).numpy(), labels)
+    np.testing.assert_allclose(found.values, np.linalg.norm(slopes @ jacobians, 2, axis=(1, 2)), rtol=1e-10)
+    assert found.converged.all()
+
+
+def test_the_labels_row_alone():
+    function, inputs, labels = networks.case("convolutional")
+    found = operator_norms.Solver(function, target_logit_only=True).run((inputs, labels))
+    rows = networks.dense_jacobians(function.predict, inputs)[np.arange(7), labels]
+    np.testing.assert_allclose(found.values, np.linalg.norm(rows, axis=1), rtol=1e-12)
+    assert (found.num_steps == 1).all()
+
+
+def test_more_outputs_than_inputs():
+    matrix = np.random.default_rng(0).normal(size=(40, 6))
+    function, inputs = networks.linear(matrix, num=2)
+    found = operator_norms.Solver(function, config=lanczos.Config(tolerance=1e-8)).run((inputs, [0, 1]))
+    np.testing.assert_allclose(found.values, np.linalg.norm(matrix, 2), rtol=1e-12)
+    assert found.num_steps.max() <= 6
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1e6])
+def test_no_absolute_tolerance(scale):
+    matrix = np.random.default_rng(0).normal(size=(20, 30))
+    values = []
+    for factor in (1.0, scale):
+        function, inputs = networks.linear((factor * matrix).astype(np.float32))
+        found = operator_norms.Solver(function, config=lanczos.Config(tolerance=1e-4)).run((inputs, [0]))
+        assert found.converged[0]
+        values.append(found.values[0] / factor)
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(tf.float32, 1e-5), (tf.float64, 1e-10)])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batches_and_order_change_nothing(dtype, tolerance, batch_size):
+    function, inputs = _looked_up(_matrices(40), dtype)
+    labels, order = np.zeros(40, int), np.random.default_rng(0).permutation(40)
+    whole = operator_norms.Solver(function, config=lanczos.Config(batch_size=16)).run((inputs, labels))
+    solver = operator_norms.Solver(function, config=lanczos.Config(batch_size=batch_size))
+    found = solver.run((inputs[order], labels), keys=order)
+    np.testing.assert_allclose(found.values, whole.values[order], rtol=tolerance, atol=1e-12)
+
+
+def test_the_seed_is_that_of_the_start_vectors():
+    function, inputs = _looked_up(_matrices(10), tf.float64)
+    config = {"tolerance": 1e-9, "max_steps": 4, "check_every": 4}
+    first, again, other = (
+        operator_norms.Solver(function, config=lanczos.Config(**config, seed=seed)).run((inputs, np.zeros(10, int)))
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.values, again.values)
+    assert (first.values != other.values).any()
+
+
+def test_slots_are_filled_without_tracing_again():
+    function, inputs = _looked_up(_matrices(50), tf.float64)
+    solver = operator_norms.Solver(function, config=lanczos.Config(batch_size=8))
+    solver.run((inputs, np.zeros(50, int)))
+    solver.run((inputs[:30], np.zeros(30, int)))
+    assert solver._solver._advance.experimental_get_tracing_count() == 1
+
+
+def test_other_eigenvalues_of_symmetric_matrices():
+    generator = np.random.default_rng(0)
+    matrices = generator.normal(size=(30, 12, 12))
+    matrices = matrices + matrices.transpose(0, 2, 1)
+    truth = np.linalg.eigvalsh(matrices)
+    expected = {"largest": truth[:, -1], "smallest": truth[:, 0]}
+    expected["modulus"] = np.where(-truth[:, 0] > truth[:, -1], truth[:, 0], truth[:, -1])
+    for which, values in expected.items():
+        config = lanczos.Config(tolerance=1e-6)
+        solver = lanczos.Solver(lambda a, _: lambda v: tf.linalg.matvec(a, v), 12, tf.float64, which, config)
+        found = solver.run(matrices, np.zeros(30, int), np.arange(30))
+        np.testing.assert_allclose(found.values, values, rtol=1e-8)
+
+
+def test_misuse_is_refused():
+    function, inputs = networks.linear(np.eye(3))
+    for settings, message in (
+        ({"tolerance": 0.0}, "tolerance 0.0: must lie between 0 and 1"),
+        ({"max_steps": 0}, "must be at least 1"),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match=message):
+            lanczos.Config(**settings)
+    with pytest.raises(errors.InvalidArgumentError, match="which='median': expected one of largest"):
+        lanczos.Solver(None, 3, tf.float32, "median", lanczos.Config())
+    found = operator_norms.Solver(function).run((inputs, [0]))
+    with pytest.raises(errors.InvalidArgumentError, match=r"confidence 1\.5: must lie between 0 and 1"):
+        found.upper_bounds(1.5)
+    with pytest.raises(errors.NotFiniteError, match="the operator norm of example 0 is nan"):
+        operator_norms.Solver(functions.of(lambda x: tf.sqrt(x), inputs)).run((-inputs, [0]))
