@@ -72,7 +72,7 @@ class RunTrainer:
         self._dataset = dataset
         self._margins = margins
         self._module = self._build()
-        if recipe.architecture not in models.ARCHITECTURES:
+        if not models.is_known(recipe.architecture):
             self._check_initial_values()
         self._evaluator = judging.Evaluator(self._module, dataset, recipe.training.dtype)
         self._trainers: dict[tuple[int, bool], tuple[learners.Learner, training_loop.Loop]] = {}

@@ -1,5 +1,6 @@
 """Stored factors and scores: what is read is what was written, and of the right weights, or it is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_factors_of_something_else_are_refused_with_both_printed(tmp_path):
     case.target.variables[0].assign_add(tf.ones_like(case.target.variables[0]))
     with pytest.raises(errors.MismatchError, match=r"stored for weights \w{64}, but here it is \w{64}"):
         load(tmp_path / "f", case.target, train)
+
+
+def test_factors_of_another_objective_are_refused(tmp_path):
+    case, train = _case()
+    influence_functions.InfluenceFunctions(case.target, "ekfac", damping=0.1).fit(train).save(tmp_path / "f")
+    changes = {
+        "weight_decay": (0.1,) * 4,
+        "loss": dataclasses.replace(case.target.loss, name="other"),
+    }
+    for name, value in changes.items():
+        other = dataclasses.replace(case.target, **{name: value})
+        with pytest.raises(errors.MismatchError, match=f"stored for {name} .*, but here it is"):
+            influence_functions.InfluenceFunctions.load(tmp_path / "f", other, train)
 
 
 def test_other_weights_than_the_parameters_count_too(tmp_path):

@@ -47,6 +47,18 @@ def test_grand_is_the_length_of_the_gradient_averaged_over_models():
     assert np.isnan(single.standard_errors).all()
 
 
+@pytest.mark.parametrize("compute", [early_scores.el2n, early_scores.grand])
+def test_models_of_different_kinds_are_averaged(compute):
+    """What was compiled for one target is not used for another."""
+    first = models.ALL["mlp"]()
+    second = dataclasses.replace(first.target, predict=lambda x: 2.0 * first.target.predict(x) + x[:, :3])
+    train = (first.inputs, first.labels)
+    alone = [compute(target, train).values for target in (first.target, second)]
+    found = compute([first.target, second], train)
+    np.testing.assert_allclose(found.values, np.mean(alone, axis=0), rtol=1e-12)
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
 def test_el2n_of_other_losses():
     case = models.ALL["multi_label"]()
     p = scipy.special.expit(case.target.predict(case.inputs).numpy())

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from estimators import errors, examples, gradient_similarity
+from estimators.derivatives import per_example
 from tests.estimators import models
 
 
@@ -61,6 +62,36 @@ def test_tiles_memory_and_order_change_nothing(batch_size):
     assert found.values is out
     np.testing.assert_allclose(out, whole.values[order], atol=1e-12)
     np.testing.assert_array_equal(found.train_ids, order)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv2d_same"])
+def test_gradients_that_are_formed_are_formed_once(name, monkeypatch):
+    """Test gradients once, and training gradients once for each block of test examples that the memory holds."""
+    case, seen = models.ALL[name](), []
+    make = per_example.make_gradients
+
+    def counted(plan, of):
+        compute = make(plan, of)
+
+        def count(inputs, labels):
+            seen.append(of)
+            return compute(inputs, labels)
+
+        return count
+
+    monkeypatch.setattr(per_example, "make_gradients", counted)
+    # Of the dense layers ghosts are taken, of the convolution never.
+    forms = name == "conv2d_same"
+    data, few = (case.inputs, case.labels), (case.inputs[:4], case.labels[:4])
+    vector = case.target.num_parameters * 8 / 1e6
+    found = gradient_similarity.dot(case.target, data, few, "measured", batch_size=2, memory_limit_mb=100.0)
+    assert (seen.count("measured"), seen.count("loss")) == ((2, 4) if forms else (0, 0))
+    seen.clear()
+    again = gradient_similarity.dot(case.target, data, few, "measured", batch_size=2, memory_limit_mb=8.1 * vector)
+    assert (seen.count("measured"), seen.count("loss")) == ((2, 8) if forms else (0, 0))
+    np.testing.assert_allclose(again.values, found.values, atol=1e-12)
+    expected = -_gradients(case, "loss") @ _gradients(case, "measured")[:4].T
+    np.testing.assert_allclose(found.values, expected, atol=1e-10)
 
 
 def test_a_gradient_of_zero_has_no_cosine():

@@ -1,10 +1,14 @@
 """Group effects against retraining ridge regression in closed form."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from estimators import errors, group_effects, influence_functions
-from tests.estimators import linear_cases
+from tests.estimators import linear_cases, models
+from tests.reference import curvature as reference
+from tests.reference import gradients
 
 _GROUPS = [np.array([3]), np.array([0, 5, 7]), np.arange(6)]
 
@@ -32,6 +36,21 @@ def test_what_each_order_leaves_out_is_known_exactly(rescale, ridge, fitted):
         for order in (1, 2):
             found = group_effects.parameter_changes(fitted, [group], order=order, rescale=rescale).numpy()[0]
             np.testing.assert_allclose(found, exact - np.linalg.matrix_power(ratio, order) @ exact, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["hessian", "empirical_fisher"])
+def test_the_curvature_of_a_group_is_of_the_kind_that_was_inverted(kind):
+    """C^-1 C_U C^-1 b, where Hessian and Gauss-Newton matrix differ, with weight decay in C and not in C_U."""
+    case, group = models.ALL["mlp"](), np.array([1, 4])
+    decayed = dataclasses.replace(case.target, weight_decay=(0.3,) * 4)
+    fitted = influence_functions.InfluenceFunctions(decayed, "explicit", damping=0.5, curvature=kind)
+    fitted.fit((case.inputs, case.labels))
+    whole = getattr(reference, kind)(decayed, case.inputs, case.labels) + 0.5 * np.eye(39)
+    part = getattr(reference, kind)(case.target, case.inputs[group], case.labels[group])
+    source = gradients.single(case.target, case.inputs[group], case.labels[group]).sum(axis=0) / 7
+    first = np.linalg.solve(whole, source)
+    expected = first + np.linalg.solve(whole, 2 / 7 * part @ first)
+    np.testing.assert_allclose(group_effects.parameter_changes(fitted, [group]).numpy()[0], expected, atol=1e-10)
 
 
 def test_the_second_order_is_closer_to_the_truth(ridge, fitted):

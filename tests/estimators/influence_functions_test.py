@@ -183,6 +183,35 @@ def test_batches_and_memory_change_nothing(batch_size, mlp, truth):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_many_test_examples_are_scored_block_by_block(mlp, truth):
+    """In columns of their own, with their own residuals; the last block is smaller."""
+    fitted = _fitted(mlp, batch_size=3, memory_limit_mb=0.01)
+    order = np.arange(20) % 7
+    test, seen = (mlp.inputs[order], mlp.labels[order]), []
+    assert 1 < fitted.blocks.test < 10
+    train = (mlp.inputs, mlp.labels)
+    found = fitted.scores(train, test, of="measured", progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(found.values, truth[1][:, order], atol=1e-12)
+    assert found.residuals.shape == (20,)
+    assert (found.residuals < 1e-9).all()
+    assert seen[-1][0] == seen[-1][1] == 7 * -(-20 // fitted.blocks.test)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_residuals_tell_how_far_a_model_of_the_curvature_is_from_it(mlp):
+    train = (mlp.inputs, mlp.labels)
+    fitted = _fitted(mlp, "kfac", damping=_DAMPING, check=True)
+    (found,) = fitted.solutions((mlp.inputs[:2], mlp.labels[:2]))
+    plan = plans.make(mlp.target, train)
+    rows = per_example.make_gradients(plan)(mlp.inputs[:2], mlp.labels[:2]).numpy()
+    matrix = operators.explicit(operators.Curvature(plan, train, "gauss_newton")) + _DAMPING * np.eye(39)
+    expected = np.linalg.norm(found.values @ matrix - rows, axis=1) / np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(found.residuals, expected, rtol=1e-8)
+    assert (expected > 0.01).all()
+    np.testing.assert_array_equal(fitted.scores(train, (mlp.inputs[:2], mlp.labels[:2])).residuals, found.residuals)
+    assert np.isnan(_fitted(mlp, "kfac", damping=_DAMPING).scores(train, train).residuals).all()
+
+
 def test_order_changes_order_only(mlp, fitted, truth):
     rng = np.random.default_rng(3)
     first, second = rng.permutation(7), rng.permutation(7)[:5]

@@ -56,6 +56,8 @@ def test_weight_decay_by_parameter():
     assert vector.sum() == 0.5 * (20 + 12)
     kept = decayed.restricted([p for p in decayed.parameters if len(p.shape) > 1])
     assert kept.weight_decay == (0.5, 0.5)
+    turned = decayed.restricted(decayed.parameters[::-1])
+    assert turned.weight_decay == decayed.weight_decay[::-1] != decayed.weight_decay
     with pytest.raises(errors.InvalidArgumentError, match=r"weight_decay -1.0 of parts/0: must be a number from 0 up"):
         targets.of(module, predict=model.predict, weight_decay=-1.0)
 

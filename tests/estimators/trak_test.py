@@ -190,6 +190,19 @@ def test_examples_outside_a_model_s_subset_are_scored_by_adding_them():
         np.testing.assert_allclose(found[i], test[0] @ (solve(with_it) - solve(without)), rtol=1e-9, atol=1e-12)
 
 
+def test_the_ridge_follows_the_examples_that_a_model_was_trained_on():
+    """The objective of a subset is the sum over it + weight decay times its size / 2 |theta|^2."""
+    _, plan, train, test, _ = _regression(decay=0.05)
+    mask = np.arange(20) < 8
+    options = {"projection": _EXACT, "relative_ridge": 0.0}
+    found, expected, other = (
+        trak.Trak(plan, trak.Config(**options, ridge=ridge)).fit(train, masks=mask[None]).scores(train, test).values
+        for ridge in (None, 0.05 * 8, 0.05 * 20)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.abs(found - other).max() > 1e-3
+
+
 def test_ensembles_average_products_and_slopes_over_masked_models():
     """Two models trained on halves, loaded into one module: mean of phi K^-1 phi times mean of q."""
     module, plan, train, test, solve = _regression()

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from estimators import errors, losses, parameters
 from estimators.curvature import blocks, conjugate_gradient, explicit, kronecker, neumann, operators
-from estimators.derivatives import per_example, plans
+from estimators.derivatives import contributions, layouts, per_example, plans
 from tests.estimators import models
+from tests.reference import kronecker as reference
 
 _CASES = [
     "mlp",
@@ -29,19 +31,18 @@ def _plan(case, decay=0.0):
     return plans.make(target, (case.inputs, case.labels))
 
 
-def _gradients(plan, case, label=None):
-    """[B, *shape] for each parameter, of the loss with one label for all."""
-    labels = case.labels if label is None else np.full(len(case.labels), label)
-    rows = per_example.make_gradients(plan)(case.inputs, labels)
-    return parameters.unflatten(tf.cast(rows, tf.float64), plan.target.parameters)
+def _gradients(plan, case):
+    """For each label given to all examples, [B, *shape] for each parameter."""
+    compute = per_example.make_gradients(plan)
+    rows = [compute(case.inputs, np.full(len(case.labels), label)) for label in range(3)]
+    return [parameters.unflatten(tf.cast(some, tf.float64), plan.target.parameters) for some in rows]
 
 
-def _expected_square(plan, case, one):
+def _expected_square(plan, case, one, by_label):
     """E[(Q_A^T G Q_S)^2] over examples and the model's labels, gradient by gradient."""
     probabilities = tf.nn.softmax(tf.cast(plan.target.predict(case.inputs), tf.float64)).numpy()
     total = 0.0
-    for label in range(3):
-        tensors = _gradients(plan, case, label)
+    for label, tensors in enumerate(by_label):
         if isinstance(one.block, blocks.FormedBlock):
             rows = tf.reshape(tensors[one.block.position], [7, -1]).numpy() @ one.inputs
         else:
@@ -57,9 +58,32 @@ def test_eigenvalues_are_the_second_moments_along_the_eigenvectors(name):
     plan = _plan(case)
     factors = kronecker.fit(plan, (case.inputs, case.labels), labels="expected", batch_size=3)
     tolerance = 1e-10 if case.target.dtype == tf.float64 else 1e-4
+    by_label = _gradients(plan, case)
     for one in factors.blocks:
-        expected = _expected_square(plan, case, one)
+        expected = _expected_square(plan, case, one, by_label)
         np.testing.assert_allclose(one.moments, expected, atol=tolerance * expected.max())
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_both_are_the_matrices_written_out(corrected):
+    """A is a mean over places and S a sum, in rows with ones behind; wrong counts of places are a known mistake."""
+    case = models.ALL["tokens"]()  # v [5, 3] behind w [4, 5], b [5] at each of 6 places
+    b, v, w = (variable.numpy() for variable in case.target.variables)
+    hidden = np.tanh(case.inputs @ w + b)
+    probabilities = scipy.special.softmax(hidden.sum(axis=1) @ v, axis=1)
+    outer = probabilities - np.eye(3)[:, None, :]
+    inner = (outer @ v.T)[:, :, None, :] * (1 - hidden**2)
+    rows = np.concatenate([case.inputs, np.ones((7, 6, 1))], axis=2)
+    layers = [
+        reference.layer(rows, inner, probabilities.T)[corrected],
+        reference.layer(hidden.sum(axis=1)[:, None], outer[:, :, None], probabilities.T)[corrected],
+    ]
+    positions = [np.concatenate([20 + np.arange(20), np.arange(5)]), 5 + np.arange(15)]
+    truth = reference.joined(layers, positions, 40) + (0.05 + 0.1) * np.eye(40)
+    plan = _plan(case, decay=0.05)
+    factors = kronecker.fit(plan, (case.inputs, case.labels), labels="expected", batch_size=3)
+    found = _written_out(plan, factors, 0.1, corrected)
+    np.testing.assert_allclose(found, np.linalg.inv(truth), atol=1e-10 * np.abs(found).max())
 
 
 @pytest.mark.parametrize("name", _CASES)
@@ -81,6 +105,30 @@ def test_biases_join_their_kernels_unless_decayed_otherwise():
     target = dataclasses.replace(case.target, weight_decay=(0.0, 0.0, 0.1, 0.1))
     factors = kronecker.fit(plans.make(target, (case.inputs, case.labels)), (case.inputs, case.labels))
     assert len(factors.blocks) == 4
+
+
+def test_a_bias_of_one_of_two_uses_is_no_row_of_their_kernel():
+    case = models._functional(lambda x, w, b, v: tf.tanh(tf.tanh(x @ w + b) @ w) @ v, (5,), w=(5, 5), b=(5,), v=(5, 3))
+    plan = _plan(case)
+    factors = kronecker.fit(plan, (case.inputs, case.labels), labels="expected")
+    assert len(factors.blocks) == 3
+    by_label = _gradients(plan, case)
+    for one in factors.blocks:
+        np.testing.assert_allclose(one.moments, _expected_square(plan, case, one, by_label), atol=1e-12)
+
+
+def test_every_batch_draws_labels_of_its_own():
+    """One example over and over, one in each batch: labels come as often as the model says."""
+    case, num = models.ALL["transposed_dense"](), 300
+    repeated = (np.repeat(case.inputs[:1], num, axis=0), np.repeat(case.labels[:1], num))
+    plan = plans.make(case.target, repeated)
+    factors = kronecker.fit(plan, repeated, labels="sampled", batch_size=1)
+    p = tf.nn.softmax(case.target.predict(case.inputs[:1])).numpy()[0]
+    lengths = np.sum(case.inputs[0] ** 2) * np.sum((p - np.eye(3)) ** 2, axis=1)  # |gradient|^2 by label
+    mean = p @ lengths
+    bound = 4 * np.sqrt(p @ (lengths - mean) ** 2 / num)
+    assert abs(factors.blocks[0].moments.sum() - mean) < bound
+    assert np.abs(lengths - mean).min() > bound  # one label for all would be seen
 
 
 def test_one_dense_layer_with_one_example_is_exact():
@@ -132,6 +180,21 @@ def test_the_correction_brings_the_model_closer_to_the_fisher_matrix():
     assert distances[0] < distances[1]
 
 
+@pytest.mark.parametrize("num_places", [2, 40])
+def test_gradients_are_rotated_alike_before_and_after_places_are_summed(num_places):
+    """Few places are rotated before they are summed, many after."""
+    generator = np.random.default_rng(0)
+    rows, cotangents = (tf.constant(generator.normal(size=(3, 2, num_places, size))) for size in (6, 4))
+    layout = layouts.Layout((2, 6, 4), (2, 6, 4), (0,), (1,), (2,))
+    block = blocks.KroneckerBlock(0, None, layout)
+    rotation = [tf.constant(generator.normal(size=(2, size, size))) for size in (6, 4)]
+    found = block.rotated_gradients({0: [contributions.Product(layout, rows, cotangents)]}, rotation)
+    expected = np.einsum("bgti,gij,bgto,gop->bgjp", rows, rotation[0], cotangents, rotation[1], optimize=True)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    factors = block.rotated_factors({0: [contributions.Product(layout, rows, cotangents)]}, rotation)
+    np.testing.assert_allclose(tf.matmul(*factors, transpose_a=True), expected, atol=1e-10)
+
+
 def test_labels_are_the_model_s_own_and_not_those_of_the_data():
     case = models.ALL["mlp"]()
     plan = _plan(case)
@@ -172,9 +235,9 @@ def test_large_parameters_that_do_not_multiply_have_a_diagonal(monkeypatch):
     table = next(one for one in factors.blocks if isinstance(one.block, blocks.FormedBlock))
     assert table.inputs is None
     probabilities = tf.nn.softmax(plan.target.predict(case.inputs)).numpy()
+    by_label = _gradients(plan, case)
     expected = sum(
-        np.mean(probabilities[:, c, None] * _gradients(plan, case, c)[0].numpy().reshape(7, -1) ** 2, axis=0)
-        for c in range(3)
+        np.mean(probabilities[:, c, None] * by_label[c][0].numpy().reshape(7, -1) ** 2, axis=0) for c in range(3)
     )
     np.testing.assert_allclose(table.moments, expected, rtol=1e-9)
 

@@ -212,6 +212,18 @@ def test_lissa_averages_its_repeats_towards_the_inverse():
     assert far[1] < 0.3
 
 
+def test_lissa_counts_the_weight_decay_of_every_step():
+    case = models.ALL["mlp"]()
+    target = dataclasses.replace(case.target, weight_decay=(0.5,) * 4)
+    plan = plans.make(target, (case.inputs, case.labels))
+    curvature = operators.Curvature(plan, (case.inputs, case.labels), "gauss_newton")
+    vectors = tf.constant(_vectors(2, curvature.size))
+    truth = explicit.ExplicitSolver(curvature, 0.1).solve(vectors).values
+    config = lissa.LissaConfig(300, damp=0.1, scale=20.0, step_batch_size=7)
+    found = lissa.LissaSolver(curvature, config).solve(vectors).values
+    np.testing.assert_allclose(found, truth, atol=1e-3 * np.abs(truth).max())
+
+
 def test_lissa_stops_when_it_has_settled():
     config = lissa.LissaConfig(5000, damp=0.1, scale=None, step_batch_size=7, tolerance=1e-3)
     curvature = _mlp_curvature()

@@ -100,6 +100,13 @@ def test_bits_of_streams_blocks_seeds_and_members_do_not_meet():
     assert pairs < len(found) ** 2 / 2**33 + 4 * np.sqrt(len(found) ** 2 / 2**33) + 1
 
 
+def test_no_two_pairs_of_seed_and_member_have_one_key():
+    numbers = (0, 1, 2, 3, 2**16, 2**31, 2**32 - 1)
+    pairs = list(itertools.product(numbers, repeat=2))
+    assert len({random_signs.packed(seed, member) for seed, member in pairs}) == len(pairs)
+    assert max(random_signs.packed(seed, member) for seed, member in pairs) < 2**64
+
+
 def test_signs_are_balanced_and_uncorrelated():
     signs = random_signs.signs(random_signs.key(0), 0, 0, (4096, 64)).numpy().astype(np.float64)
     gram = signs.T @ signs / len(signs)
