@@ -159,8 +159,8 @@ class LissaSolver:
         if not growth <= min(2.0 * step + 2.0, _MAX_GROWTH):
             raise errors.SolverError(
                 f"LiSSA diverges: after {step} steps the estimate is {growth:.3g} times the vector; the scale "
-                f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch, or the damped curvature "
-                "is not positive; use a larger scale, step_batch_size or damping, or have the scale chosen (None, or "
+                f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch, or the damped "
+                "curvature is not positive; use a larger scale, step_batch_size or damping, or have the scale chosen (None, or "
                 "auto in programs)"
             )
 

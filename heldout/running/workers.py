@@ -226,7 +226,8 @@ def check_shared(path: files.PathLike, flag: str = "zoo") -> None:
     """
     if not pathlib.Path(path).is_file():
         raise errors.MissingFileError(
-            f"{path}: not seen by the worker on {socket.gethostname()}; --{flag} must be a folder that all machines share"
+            f"{path}: not seen by the worker on {socket.gethostname()}; --{flag} must be a folder that all machines "
+            "share"
         )
 
 

@@ -2,9 +2,9 @@
 
 Whether one ResNet or sixteen small networks side by side (learners.py, ensemble.py), the loop is the
 same: an epoch is one compiled call that gathers each batch on the device, differentiates the sum over runs of the
-mean cross-entropy over the batch, and updates the variables in place (updates.py). The sum over runs keeps their gradients apart,
-because no variable is shared. Under a `tf.distribute` strategy every replica does the same with runs of its own
-(replicas.py). Order, augmentation and rates come from the host as plain arrays (batches.py,
+mean cross-entropy over the batch, and updates the variables in place (updates.py). The sum over runs keeps their
+gradients apart, because no variable is shared. Under a `tf.distribute` strategy every replica does the same with runs
+of its own (replicas.py). Order, augmentation and rates come from the host as plain arrays (batches.py,
 schedules.py), so the same seeds give the same training in any grouping.
 """
 

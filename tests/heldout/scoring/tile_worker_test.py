@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from heldout.running import dispatch, runners, workers
+from heldout.running import runners, workers
 from heldout.scoring import influence_files, influence_parts, influence_pass, saved_scores, score_config
 from zoo import errors, run_table
 
