@@ -160,8 +160,8 @@ class LissaSolver:
             raise errors.SolverError(
                 f"LiSSA diverges: after {step} steps the estimate is {growth:.3g} times the vector; the scale "
                 f"{self.scale:.4g} is below the largest eigenvalue of the curvature of a batch, or the damped "
-                "curvature is not positive; use a larger scale, step_batch_size or damping, or have the scale chosen (None, or "
-                "auto in programs)"
+                "curvature is not positive; use a larger scale, step_batch_size or damping, or have the scale chosen "
+                "(None, or auto in programs)"
             )
 
     def _find_scale(self) -> float:
