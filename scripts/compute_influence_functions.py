@@ -7,6 +7,7 @@ reads a run of a zoo (or --model, one's own) with its training and test examples
     scores/                          the matrix [training examples, test examples] with its labels, a memory map
     influence_results_0_2.json       by test example: influence, harmful and helpful, as the PyTorch packages have it
     influences_results_meta_0-2.json settings, signs, what stands where, rankings averaged over the test examples
+    top_influence.npz                the --top_k most helpful and most harmful training examples of each test example
     average_influence.npz            influence averaged over the test examples, with rankings
     gallery.html                     each test image beside the training images that help and harm it most
 
@@ -112,6 +113,7 @@ _MEMORY_LIMIT_MB = flags.DEFINE_float(
     _DEFAULTS.memory_limit_mb,
     "Of gradients, right-hand sides and solutions; activations come on top.",
 )
+_TOP_K = flags.DEFINE_integer("top_k", _DEFAULTS.top_k, "Training examples in top_influence.npz, on either side.")
 _JSON = flags.DEFINE_enum(
     "json",
     _DEFAULTS.json,
@@ -174,6 +176,7 @@ def _config() -> influence_config.InfluenceConfig:
         log_filename=choices.path(_LOG_FILENAME.value),
         batch_size=_BATCH_SIZE.value,
         memory_limit_mb=_MEMORY_LIMIT_MB.value,
+        top_k=_TOP_K.value,
         json=_JSON.value,
         num_shown=_NUM_SHOWN.value,
         num_neighbours=_NUM_NEIGHBOURS.value,

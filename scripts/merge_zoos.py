@@ -81,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
     whole = run_table_merge.merged(tables, zoos)
     if recipe is not None:
         recipes.adopt(zoo, recipe)
-    _copy_labels(sources[0], zoo, experiment)
+    _copy_what_runs_follow(sources[0], zoo, experiment)
     run_table.write(target, whole)
     num_new = whole.num_runs - (tables[0].num_runs if has_runs else 0)
     print(f"{files.count_text(whole.num_runs, 'run')} of {experiment}, {num_new} of them new: {target}")
@@ -89,12 +89,15 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _copy_labels(source: str, zoo: str, experiment: str) -> None:
-    """The labels that the runs were trained with, where they are not those of the data set."""
-    path, target = layout.labels_path(source, experiment), layout.labels_path(zoo, experiment)
-    if path.exists() and not target.exists():
-        with files.write_whole(target) as temporary:
-            pathlib.Path(temporary).write_bytes(path.read_bytes())
+def _copy_what_runs_follow(source: str, zoo: str, experiment: str) -> None:
+    """The labels that the runs were trained with, where they are not those of the data set, and the ranking of subsets
+    that follow one.
+    """
+    for place in (layout.labels_path, layout.ranking_path):
+        path, target = place(source, experiment), place(zoo, experiment)
+        if path.exists() and not target.exists():
+            with files.write_whole(target) as temporary:
+                pathlib.Path(temporary).write_bytes(path.read_bytes())
 
 
 def main() -> None:

@@ -250,7 +250,15 @@ def ghost_is_cheaper(first: Factored, second: Factored, num_first: int, num_seco
 def ghost_dot_products(first: Factored, second: Factored) -> tf.Tensor:
     """[B, C], <G_b, G_c> = sum over groups and places t, s of (a_bt . a_cs)(d_bt . d_cs)."""
     (rows, cotangents), (second_rows, second_cotangents) = first.factors(), second.factors()
+    if first.num_places == second.num_places == first.layout.sizes[0] == 1:  # dense: nothing to move or to sum
+        return _dense_pairs(rows, second_rows) * _dense_pairs(cotangents, second_cotangents)
     return tf.reduce_sum(_pairs(rows, second_rows) * _pairs(cotangents, second_cotangents), axis=[0, 2, 4])
+
+
+def _dense_pairs(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """[B, 1, 1, I], [C, 1, 1, I] -> [B, C], inner products of rows."""
+    flat = [tf.reshape(t, [t.shape[0], t.shape[3]]) for t in (first, second)]
+    return tf.matmul(flat[0], flat[1], transpose_b=True)
 
 
 def _pairs(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -59,6 +59,7 @@ class InfluenceConfig:
         gpu: number of the GPU for a call from Python, which the program chooses by --device; -1 for none.
         batch_size: training examples that are differentiated at a time.
         memory_limit_mb: of gradients, right-hand sides and solutions.
+        top_k: most helpful and most harmful training examples of each test example that are kept apart.
         json: whether the JSON file is written: "yes", "no", or "auto", where it stays below a gigabyte.
         num_shown: test examples in the gallery.
         num_neighbours: training images on either side of each.
@@ -89,6 +90,7 @@ class InfluenceConfig:
     gpu: int = -1
     batch_size: int = 256
     memory_limit_mb: float = 2048.0
+    top_k: int = 100
     json: str = "auto"
     num_shown: int = 20
     num_neighbours: int = 8
@@ -128,6 +130,7 @@ class InfluenceConfig:
             ("r", 1),
             ("gpu", -1),
             ("batch_size", 1),
+            ("top_k", 1),
             ("num_shown", 0),
             ("num_neighbours", 1),
         ):

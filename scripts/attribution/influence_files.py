@@ -3,7 +3,9 @@
     <outdir>/config.json                            what was asked for, with fingerprints; another config is refused
     <outdir>/factors/                               what the solver prepared (see estimators/artifacts.py)
     <outdir>/.blocks/<first test position>.npz      scores of a block of test examples, until all are there
+    <outdir>/.seconds.npz                           what each test example took
     <outdir>/scores/                                the matrix [num_train, num_test] with its labels
+    <outdir>/top_influence.npz                      the most helpful and harmful training examples of each test example
     <outdir>/average_influence.npz                  influence averaged over the test examples, with rankings
     <outdir>/influence_results_<start>_<num>.json   the schema of the PyTorch packages, where it is not too large
     <outdir>/gallery.html                           images
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from estimators import score_matrix
 from scripts.attribution import influence_config
 from zoo import errors, files, npz
 
@@ -29,9 +32,12 @@ SCHEMA_VERSION = 1
 CONFIG_NAME = "config.json"
 FACTORS_NAME = "factors"
 SCORES_NAME = "scores"
+TOP_NAME = "top_influence.npz"
 AVERAGE_NAME = "average_influence.npz"
 GALLERY_NAME = "gallery.html"
 _BLOCKS_NAME = ".blocks"
+_SECONDS_NAME = ".seconds.npz"
+_METAS, _RESULTS = "influences_results_meta_*.json", "influence_results_*.json"
 _SIGN = (
     "influence is R = +(1/n) g_i^T (C + damping I)^-1 g_t, the predicted rise of what is measured on the test example, "
     "turned so that positive helps, when the training example is left out; the package from which this schema comes "
@@ -81,25 +87,38 @@ def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any])
     """
     path = config.directory / CONFIG_NAME
     if path.exists():
-        stored = files.read_json(path).get("identity")
+        record = files.read_json(path)
+        stored = record.get("identity")
         if stored == dict(identity):
-            return any(config.directory.glob("influences_results_meta_*.json"))
-        if not config.overwrite:
+            complete = any(config.directory.glob(_METAS))
+            if not complete or _shown(record.get("config", {})) == _shown(config.to_json()):
+                return complete
+            for pattern in (_METAS, _RESULTS):
+                for old in config.directory.glob(pattern):
+                    old.unlink()
+        elif not config.overwrite:
             raise errors.MismatchError(
                 f"{config.directory}: holds results of another config, which differs in\n"
                 f"{_differences(stored, identity)}\nchoose another --outdir, or pass --overwrite"
             )
-        remove(config.directory)
+        else:
+            remove(config.directory)
     config.directory.mkdir(parents=True, exist_ok=True)
     files.write_json(path, {"schema_version": SCHEMA_VERSION, "identity": dict(identity), "config": config.to_json()})
     return False
+
+
+def _shown(config: Mapping[str, Any]) -> list[Any]:
+    """What decides about files that are made of the matrix, beside the matrix."""
+    names = ("top_k", "json", "num_shown", "num_neighbours", "test_sample_num", "test_sample_start_per_class")
+    return [config.get(name) for name in names] + [config.get("test_ids") is None]
 
 
 def remove(directory: pathlib.Path) -> None:
     """Deletes all that this program writes, config.json last."""
     for folder in (FACTORS_NAME, SCORES_NAME, _BLOCKS_NAME):
         shutil.rmtree(directory / folder, ignore_errors=True)
-    for pattern in ("influences_results_meta_*.json", "influence_results_*.json", AVERAGE_NAME, GALLERY_NAME):
+    for pattern in (_METAS, _RESULTS, TOP_NAME, AVERAGE_NAME, GALLERY_NAME, _SECONDS_NAME):
         for path in directory.glob(pattern):
             path.unlink()
     (directory / CONFIG_NAME).unlink(missing_ok=True)
@@ -161,6 +180,61 @@ def remove_blocks(directory: pathlib.Path) -> None:
     shutil.rmtree(directory / _BLOCKS_NAME, ignore_errors=True)
 
 
+def strongest(influence: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the largest values of every column, the largest first; of equal values the first row first.
+
+    Args:
+        influence: [n, b].
+        num: k, at most n.
+
+    Returns:
+        (rows [b, k] int64, their values [b, k]).
+    """
+    rows = np.argsort(-influence, axis=0, kind="stable")[:num]
+    return rows.T.astype(np.int64), np.take_along_axis(influence, rows, axis=0).T
+
+
+def write_top(directory: pathlib.Path, matrix: score_matrix.ScoreMatrix, num: int) -> None:
+    """Writes the strongest training examples of each test example; some columns of the matrix are read at a time.
+
+    Args:
+        directory: `outdir`.
+        matrix: the scores.
+        num: training examples on either side, or all.
+    """
+    num = min(num, matrix.num_train)
+    arrays = {"schema_version": np.asarray(SCHEMA_VERSION, np.int64), "test_index": matrix.test_ids}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"helpful": [], "harmful": []}
+    size = max(1, (1 << 24) // matrix.num_train)
+    for start in range(0, matrix.num_test, size):
+        values = np.asarray(matrix.values[:, start : start + size])
+        influence = -values if matrix.lower_is_better else values
+        found["helpful"].append(strongest(influence, num))
+        found["harmful"].append(strongest(-influence, num))
+    for name, sign in (("helpful", 1), ("harmful", -1)):
+        arrays[f"{name}_index"] = matrix.train_ids[np.concatenate([rows for rows, _ in found[name]])]
+        arrays[f"{name}_value"] = sign * np.concatenate([values for _, values in found[name]])
+    npz.write(directory / TOP_NAME, arrays)
+
+
+def write_seconds(directory: pathlib.Path, seconds: np.ndarray) -> None:
+    """Stores what each test example took, float64 [m], which the matrix does not tell."""
+    npz.write(directory / _SECONDS_NAME, {"seconds": seconds})
+
+
+def read_seconds(directory: pathlib.Path) -> np.ndarray | None:
+    """What `write_seconds` stored; None where it is not there."""
+    try:
+        return npz.read(directory / _SECONDS_NAME, ["seconds"])["seconds"]
+    except (errors.MissingFileError, errors.DamagedFileError):
+        return None
+
+
+def rounded(seconds: float) -> float | None:
+    """To microseconds, as JSON holds it; None for NaN."""
+    return round(float(seconds), 6) if np.isfinite(seconds) else None
+
+
 def write_average(
     directory: pathlib.Path, train_ids: np.ndarray, test_ids: np.ndarray, average: np.ndarray, provenance: Mapping
 ) -> None:
@@ -211,7 +285,7 @@ def entry(label: Any, test_id: int, seconds: float, influence: np.ndarray) -> di
     return {
         "label": np.asarray(label).tolist(),
         "num_in_dataset": int(test_id),
-        "time_calc_influence_s": round(seconds, 6),
+        "time_calc_influence_s": rounded(seconds),
         "influence": [float(f"{value:.7g}") for value in influence],
         "harmful": np.argsort(influence, kind="stable").tolist(),
         "helpful": np.argsort(-influence, kind="stable").tolist(),

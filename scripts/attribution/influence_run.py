@@ -150,15 +150,27 @@ class Computation:
         return "loss" if self.config.measured == "loss" else "measured"
 
     def finish(self, progress: Progress = silent) -> score_matrix.ScoreMatrix:
-        """Joins the blocks and writes all files, the meta file last.
+        """Joins the blocks, unless the matrix is there, and writes all files, the meta file last.
 
         Raises:
             MissingFileError: a block is not there, or is damaged.
         """
+        if not self.has_matrix:
+            self._join(progress)
+        matrix = artifacts.load_scores(self._folder / influence_files.SCORES_NAME)
+        self._write_files(matrix, self._seconds())
+        influence_files.remove_blocks(self._folder)
+        return matrix
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether the matrix is complete, so that blocks are of no more use."""
+        return (self._folder / influence_files.SCORES_NAME / "manifest.json").exists()
+
+    def _join(self, progress: Progress) -> None:
         folder, num_train = self._folder / influence_files.SCORES_NAME, len(self.model.train)
-        seconds = np.empty(len(self.test))
         residuals, converged = np.empty(len(self.test)), np.empty(len(self.test), bool)
-        dtype = self.model.target.dtype.as_numpy_dtype
+        seconds, dtype = np.empty(len(self.test)), self.model.target.dtype.as_numpy_dtype
         with artifacts.drafting_scores(folder, num_train, len(self.test), dtype, overwrite=True) as draft:
             for number, start in enumerate(self.starts):
                 columns = self._columns(start)
@@ -167,13 +179,15 @@ class Computation:
                 residuals[columns], converged[columns] = block.residuals, block.converged
                 seconds[columns] = block.seconds / (columns.stop - columns.start)
                 progress("files", number, len(self.starts))
+            influence_files.write_seconds(self._folder, seconds)
             draft.finish(
                 self.functions.labelled(draft.values, self.model.train, self.test, self._of, residuals, converged)
             )
-        matrix = artifacts.load_scores(folder)
-        self._write_files(matrix, seconds)
-        influence_files.remove_blocks(self._folder)
-        return matrix
+
+    def _seconds(self) -> np.ndarray:
+        """[num_test], what each test example took; NaN where that is not known any more."""
+        found = influence_files.read_seconds(self._folder)
+        return found if found is not None and len(found) == len(self.test) else np.full(len(self.test), np.nan)
 
     def _block(self, start: int, columns: slice) -> influence_files.Block:
         shape = (len(self.model.train), columns.stop - columns.start)
@@ -188,6 +202,7 @@ class Computation:
         json_name, meta_name = influence_files.names(self.config, matrix.num_test)
         average = average_influence(matrix)
         description = dict(self.model.description)
+        influence_files.write_top(self._folder, matrix, self.config.top_k)
         influence_files.write_average(self._folder, matrix.train_ids, matrix.test_ids, average, self.identity)
         if self.config.writes_json(matrix.num_train, matrix.num_test):
             influence_files.write_json(self._folder / json_name, entries(matrix, self.test.labels, seconds))
@@ -203,7 +218,7 @@ class Computation:
             "largest_residual": _largest(matrix.residuals),
             "train_index": matrix.train_ids.tolist(),
             "test_sample_index_list": matrix.test_ids.tolist(),
-            "time_calc_influence_s": [round(float(value), 6) for value in seconds],
+            "time_calc_influence_s": [influence_files.rounded(value) for value in seconds],
             "harmful": np.argsort(average, kind="stable").tolist(),
             "helpful": np.argsort(-average, kind="stable").tolist(),
             "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -283,7 +298,13 @@ def summary(computation: Computation, matrix: score_matrix.ScoreMatrix) -> dict[
     """What a program prints, as JSON: sizes, files, what did not converge, rankings of the first test example."""
     config, first = computation.config, matrix.helpfulness(0)
     json_name, _ = influence_files.names(config, matrix.num_test)
-    names = (influence_files.SCORES_NAME, influence_files.AVERAGE_NAME, json_name, influence_files.GALLERY_NAME)
+    names = (
+        influence_files.SCORES_NAME,
+        influence_files.TOP_NAME,
+        influence_files.AVERAGE_NAME,
+        json_name,
+        influence_files.GALLERY_NAME,
+    )
     labels = np.asarray(computation.model.train.labels)
 
     def described(order: np.ndarray) -> list[list[Any]]:
@@ -337,7 +358,7 @@ def calculate(
         computation = Computation(config, model)
         matrix = run(computation, progress)
     _, meta_name = influence_files.names(config, matrix.num_test)
-    seconds = np.array(files.read_json(config.directory / meta_name)["time_calc_influence_s"])
+    seconds = np.array(files.read_json(config.directory / meta_name)["time_calc_influence_s"], np.float64)
     average = average_influence(matrix)
     return Influences(
         dict(entries(matrix, computation.test.labels, seconds)),
@@ -351,6 +372,6 @@ def run(computation: Computation, progress: Progress = silent) -> score_matrix.S
     if computation.up_to_date:
         return artifacts.load_scores(computation.config.directory / influence_files.SCORES_NAME)
     computation.prepare(progress)
-    for start in computation.starts:
+    for start in () if computation.has_matrix else computation.starts:
         computation.compute_block(start, progress)
     return computation.finish(progress)

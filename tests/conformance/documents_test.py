@@ -219,6 +219,7 @@ def _write_influence(here: pathlib.Path) -> None:
     artifacts.save_scores(here / "scores", matrix)
     ranking = subset_rankings.SubsetRanking(matrix.train_ids, matrix.values.mean(axis=1))
     subset_rankings.write(here / "subset_ranking.npz", ranking)
+    influence_files.write_top(here, matrix, 2)
     influence_files.write_average(here, matrix.train_ids, matrix.test_ids, matrix.values.mean(axis=1), {"a": 1})
 
 
@@ -275,6 +276,7 @@ _MEMBERS = {
     "`<run_id>.npz`": "zoo/digits-mlp/evaluation/test/0.7/12.npz",
     "Report files": "zoo/digits-mlp/report/report.json",
     "`scores/` and `factors/`": "influence/scores/manifest.json",
+    "`top_influence.npz`": "influence/top_influence.npz",
     "`average_influence.npz`": "influence/average_influence.npz",
     "`subset_ranking.npz`": "influence/subset_ranking.npz",
 }

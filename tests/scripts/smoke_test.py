@@ -535,8 +535,8 @@ def test_influence_functions_of_a_run_and_of_ones_own_model(zoo, dataset, tmp_pa
     assert "42 training and 10 test examples, ekfac: done" in result.stdout
     assert re.search(r"most helpful for test example 0 \(label \d\): \d+ \(label \d, \+", result.stdout)
     written = {path.name for path in (tmp_path / "o").iterdir()}
-    files_named = {"scores", "average_influence.npz", "influence_results_0_1.json", "gallery.html"}
-    assert files_named | {"influences_results_meta_0-1.json", "config.json", "factors"} == written
+    files_named = {"scores", "top_influence.npz", "average_influence.npz", "influence_results_0_1.json", "gallery.html"}
+    assert files_named | {"influences_results_meta_0-1.json", "config.json", "factors", ".seconds.npz"} == written
     again = start("compute_influence_functions", *arguments)
     assert "up to date, nothing to do" in again.stdout
     other = start("compute_influence_functions", *arguments, "--damp=0.5")

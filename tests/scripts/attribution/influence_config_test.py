@@ -46,6 +46,7 @@ def test_json_gives_back_what_was_stored():
         ({"r": 0}, "r 0: must be at least 1"),
         ({"gpu": -2}, "gpu -2: must be at least -1"),
         ({"batch_size": 0}, "batch_size 0: must be at least 1"),
+        ({"top_k": 0}, "top_k 0: must be at least 1"),
         ({"num_shown": -1}, "num_shown -1: must be at least 0"),
         ({"num_neighbours": 0}, "num_neighbours 0: must be at least 1"),
         ({"memory_limit_mb": 0}, "memory_limit_mb 0: must be above 0"),

@@ -71,11 +71,40 @@ def test_the_matrix_and_the_average_are_labelled(tmp_path):
         assert average["num_test"] == 2
 
 
+def test_the_strongest_examples_of_every_test_example_are_kept_apart(tmp_path):
+    ids = np.arange(100, 140)
+    train = examples.Examples(*TRAIN, ids)
+    influence_run.calculate(config(tmp_path, top_k=3), linear_model.target(), train, TEST)
+    truth = linear_model.influence(TRAIN, TEST, 0.05)
+    with np.load(tmp_path / "top_influence.npz") as top:
+        assert top["test_index"].tolist() == list(range(200))
+        for name, order in (("helpful", np.argsort(-truth)), ("harmful", np.argsort(truth))):
+            np.testing.assert_array_equal(top[f"{name}_index"], ids[order[:, :3]])
+            expected = np.take_along_axis(truth, order[:, :3], axis=1)
+            np.testing.assert_allclose(top[f"{name}_value"], expected, rtol=1e-6)
+
+
 def test_a_second_call_computes_nothing_and_gives_the_same(tmp_path, monkeypatch):
     first = calculate(config(tmp_path))
     monkeypatch.setattr(influence_run.Computation, "prepare", None)
     monkeypatch.setattr(influence_run.Computation, "compute_block", None)
     assert calculate(config(tmp_path)) == first
+
+
+def test_what_is_made_of_the_matrix_is_made_again_where_it_is_asked_for_otherwise(tmp_path, monkeypatch):
+    first = calculate(config(tmp_path, top_k=3, json="no"))
+    monkeypatch.setattr(influence_run.Computation, "compute_block", None)
+    assert calculate(config(tmp_path, top_k=5)) == first
+    with np.load(tmp_path / "top_influence.npz") as top:
+        assert top["helpful_index"].shape == (200, 5)
+    stored = json.loads((tmp_path / "influence_results_0_all.json").read_text())
+    assert stored["7"] == first.influences["7"]
+    ids = tuple(range(200))
+    assert calculate(config(tmp_path, test_ids=ids)).influences == first.influences
+    assert {path.name for path in tmp_path.glob("influence*_*")} == {
+        "influence_results_ids_200.json",
+        "influences_results_meta_ids-200.json",
+    }
 
 
 def test_blocks_that_are_there_are_not_computed_again(tmp_path, monkeypatch):
