@@ -6,7 +6,7 @@ examples. A folder appears whole or not at all, and nothing is read with pickle.
 settings is refused, with both printed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -302,12 +302,20 @@ def _check_origin(folder: pathlib.Path, stored: Mapping[str, Any], wanted: Mappi
                 f"{folder}: stored for {name} {stored[name]}, but here it is {wanted[name]}; fit again, or give what "
                 "was given then"
             )
-    then, now = np.array(stored["predictions"]), np.array(wanted["predictions"])
-    if then.shape != now.shape or np.abs(then - now).max() > 1e-3 * np.abs(then).max(initial=1e-30):
+    then, now = stored["predictions"], wanted["predictions"]
+    if not predictions_agree(then, now):
         raise errors.MismatchError(
             f"{folder}: the first predictions were {then[:3]}, but here they are {now[:3]}, though the target's "
             "parameters are the same: weights that are no parameters of it have changed; fit again"
         )
+
+
+def predictions_agree(then: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether the `predictions` of two origins are the same up to rounding."""
+    first, second = np.array(then, np.float64), np.array(now, np.float64)
+    return first.shape == second.shape and bool(
+        np.abs(first - second).max(initial=0) <= 1e-3 * np.abs(first).max(initial=1e-30)
+    )
 
 
 @contextlib.contextmanager

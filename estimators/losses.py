@@ -28,6 +28,7 @@ class Loss:
         expected_labels: (predictions) -> (labels, weights), lists over the possible labels: their expectation is exact,
             where the labels are few; None otherwise.
         check: (labels, num_outputs) -> None; raises InvalidArgumentError for a label that cannot be.
+        takes_logits: whether predictions are logits of a softmax, so that probabilities would be wrong.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Loss:
     sample_labels: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     expected_labels: Callable[[tf.Tensor], tuple[list[tf.Tensor], list[tf.Tensor]]] | None = None
     check: Callable[[np.ndarray, int], None] = lambda labels, num_outputs: None
+    takes_logits: bool = False
 
 
 def _cross_entropy(predictions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -109,7 +111,9 @@ def _sample_numbers(predictions: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 LOSSES = {
     # -log softmax(f)_y, labels [B] of integers.
-    "cross_entropy": Loss("cross_entropy", _cross_entropy, _sample_classes, _expected_classes, _check_classes),
+    "cross_entropy": Loss(
+        "cross_entropy", _cross_entropy, _sample_classes, _expected_classes, _check_classes, takes_logits=True
+    ),
     # Sum over outputs of -y log s(f) - (1 - y) log(1 - s(f)), labels [B, K] in [0, 1]: several labels an example.
     "binary_cross_entropy": Loss("binary_cross_entropy", _binary_cross_entropy, _sample_binary, None, _check_binary),
     # 1/2 sum over outputs of (f - y)^2, labels [B, K] or, for one output, [B].
@@ -150,6 +154,11 @@ def _probability(predictions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 def _output(predictions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     del labels
+    if int(np.prod(predictions.shape[1:])) != 1:
+        raise errors.InvalidArgumentError(
+            f"measured output 'output': of models with one output, not of predictions {list(predictions.shape)}; "
+            "measure loss, margin, logit or probability, or a function of your own"
+        )
     return tf.reshape(predictions, [tf.shape(predictions)[0]])
 
 

@@ -15,7 +15,8 @@ Influence of training example i on test example t is R = +(1/n) g_i^T (C + damp 
 test loss (or fall of the --measured output) if i were left out: positive helps. C is the curvature of the training
 loss, by the --method:
 
-    ekfac, kfac          layer by layer: for networks of any size; two passes over the training examples
+    ekfac, kfac          layer by layer: for networks of any size; two passes over the training examples. An
+                         approximation of C: rankings agree better with the exact ones than sizes do
     conjugate_gradient   to a tolerance, with the Gauss-Newton matrix
     lissa                by random batches: --recursion_depth, --r, --scale as known from the PyTorch packages
     arnoldi, nystroem    on the largest eigenvalues; explicit: exactly, for thousands of parameters
@@ -47,8 +48,8 @@ _MODEL = flags.DEFINE_string(
     "model",
     None,
     "Instead of a run, one's own: package.module:callable, which returns (model, (x_train, y_train), (x_test, y_test)) "
-    "or, with --dataset, the model alone; or a .keras file, with --dataset. The model may be an "
-    "estimators.targets.Target.",
+    "or, with --dataset, the model alone; or a .keras file, with --dataset, whose images it is given as the data set "
+    "normalises them. The model may be an estimators.targets.Target.",
 )
 _ARCH = flags.DEFINE_string("arch", None, "Architecture of the run, where no recipe tells.")
 _EPOCH = flags.DEFINE_integer("epoch", None, "Epoch of the run's checkpoint; without it the last one.")
@@ -81,7 +82,7 @@ _TEST_SAMPLE_START_PER_CLASS = flags.DEFINE_integer(
 _TEST_IDS = flags.DEFINE_string("test_ids", None, "Instead: original indices, like 7 or 0:10,20.")
 _RECURSION_DEPTH = flags.DEFINE_integer("recursion_depth", _DEFAULTS.recursion_depth, "LiSSA: steps.")
 _R = flags.DEFINE_integer("r", _DEFAULTS.r, "LiSSA: repeats, averaged. r times recursion_depth should be n or more.")
-_DAMP = flags.DEFINE_float("damp", _DEFAULTS.damp, "Damping: added to every eigenvalue, whatever the method.")
+_DAMP = flags.DEFINE_float("damp", _DEFAULTS.damp, "Damping: added to every eigenvalue; not for identity.")
 _SCALE = flags.DEFINE_string(
     "scale",
     f"{_DEFAULTS.scale:g}",
@@ -218,9 +219,10 @@ def _report(config: influence_config.InfluenceConfig, found: dict[str, Any]) -> 
     for path in found["files"]:
         print(path)
     if found["num_not_converged"]:
+        more = "--recursion_depth or --r" if config.method == "lissa" else "iterations (--options)"
         print(
             f"not solved to the tolerance: {found['num_not_converged']} of {found['num_test']} test examples, largest "
-            f"residual {found['largest_residual']:.3g}; take more iterations, a larger --damp, or another --method"
+            f"residual {found['largest_residual']:.3g}; take more {more}, a larger --damp, or another --method"
         )
     return 1 if found["num_not_converged"] else 0
 

@@ -313,6 +313,11 @@ def _report(
             f"\nTo select by {files.count_text(about['num_target_test'], 'test example')} and to judge by them is "
             "optimistic: what holds beyond them is told by the other ones."
         )
+    elif about["num_target_test"]:
+        print(
+            "\nThe ranking was made for all test examples, and judging by them is optimistic; rank by some of them "
+            "(--test_ids or --test_sample_num of compute_influence_functions) to have others to judge by."
+        )
     print(f"\nresults: {outdir / retraining_results.RESULTS_NAME}\npicture: {picture}")
     return 0
 

@@ -29,6 +29,8 @@ from estimators.derivatives import layouts, passes, per_example, plans
 LABELS = ("sampled", "expected", "data")
 # Larger parameters that do not multiply have the diagonal of their Fisher matrix only.
 MAX_WRITTEN_OUT = 1024
+# Examples whose labels are drawn together, whatever the batches: part of what a seed means.
+_DRAWN_TOGETHER = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,14 +79,14 @@ def fit(
 ) -> Factors:
     """Factors of the Fisher matrix of a target's training loss: two passes over the examples.
 
-    Under a strategy, or compiled by XLA, labels are drawn beforehand in a forward pass of their own.
+    Labels that are sampled are drawn beforehand, in a forward pass of their own.
 
     Args:
         plan: of the target.
         train: the training examples.
         labels: "sampled" for one label an example drawn from the model, "expected" for the mean over all classes (as
             many backward passes), "data" for the labels that there are.
-        batch_size: examples at a time; bounds the memory and changes nothing but which labels are drawn.
+        batch_size: examples at a time; bounds the memory and changes nothing else.
         seed: of the labels.
         progress: called with (examples done, examples in all) of both passes.
 
@@ -98,20 +100,19 @@ def fit(
     _check_labels(plan, labels)
     data = examples.of(train)
     size = min(batch_size, len(data))
-    kind = labels
-    if labels == "sampled" and (plan.target.strategy or plan.target.jit_compile):
-        kind, data = "data", _relabelled(plan, data, size, seed)
+    if labels == "sampled":
+        data = _relabelled(plan, data, size, seed)
     found: list[blocks.Block] = []
 
-    def batches(stage: int) -> Iterator[tuple[Any, Any, tf.Tensor]]:
+    def batches(stage: int) -> Iterator[tuple[Any, Any]]:
         for number, batch in enumerate(data.batches(size)):
-            yield batch.inputs, batch.labels, tf.constant([seed, number], tf.int32)
+            yield batch.inputs, batch.labels
             progress(stage * len(data) + min((number + 1) * size, len(data)), 2 * len(data))
 
-    second = _totals(_make_second_moments(plan, kind, found), batches(0), len(data))
+    second = _totals(_make_second_moments(plan, labels, found), batches(0), len(data))
     bases = [_eigenvectors(block, moments) for block, moments in zip(found, second, strict=True)]
     rotations = [[tf.constant(b, plan.target.dtype) for b in basis if b is not None] for basis, _ in bases]
-    moments = _totals(_make_rotated_moments(plan, kind, found, rotations), batches(1), len(data))
+    moments = _totals(_make_rotated_moments(plan, labels, found, rotations), batches(1), len(data))
     return Factors(
         tuple(
             BlockFactors(block, basis[0], basis[1], products, moment[0])
@@ -137,24 +138,25 @@ def _check_labels(plan: plans.Plan, labels: str) -> None:
 def _relabelled(plan: plans.Plan, data: examples.Examples, batch_size: int, seed: int) -> examples.Examples:
     """The examples with labels drawn from the model, by one forward pass.
 
-    Random numbers of a batch depend on its size, and under XLA on the device. They are drawn here for whole batches on
-    one device, so that they are the same however the batches are computed.
+    Which numbers are drawn depends on how many are drawn together, and under XLA on the device. They are drawn here for
+    so many examples as never change, on one device: labels are the same in batches of any size.
     """
     sample = plan.target.loss.sample_labels
     assert sample is not None
     predict = per_example.compiled_rows(plan, lambda inputs, labels: plan.target.predict(inputs))
-    drawn = [
-        sample(predict(batch.inputs, batch.labels), tf.constant([seed, number], tf.int32)).numpy()
-        for number, batch in enumerate(data.batches(batch_size))
-    ]
+    drawn = []
+    for number, together in enumerate(data.batches(_DRAWN_TOGETHER)):
+        batches = together.batches(min(batch_size, len(together)))
+        predictions = tf.concat([predict(batch.inputs, batch.labels) for batch in batches], axis=0)
+        drawn.append(sample(predictions, tf.constant([seed, number], tf.int32)).numpy())
     return examples.Examples(data.inputs, np.concatenate(drawn), data.ids)
 
 
 _Moments = list[list[tf.Tensor]]
-_Batch = Callable[[Any, tf.Tensor, tf.Tensor], _Moments]
+_Batch = Callable[[Any, tf.Tensor], _Moments]
 
 
-def _totals(function: _Batch, batches: Iterator[tuple[Any, Any, tf.Tensor]], num: int) -> list[list[np.ndarray]]:
+def _totals(function: _Batch, batches: Iterator[tuple[Any, Any]], num: int) -> list[list[np.ndarray]]:
     """Means over all examples in float64 of what a function sums over each batch."""
     totals: list[list[np.ndarray]] = []
     for batch in batches:
@@ -173,16 +175,14 @@ def _added(totals: list[list[Any]], new: list[list[Any]]) -> list[list[Any]]:
 
 
 def _weighted_contributions(
-    plan: plans.Plan, inputs: Any, labels: tf.Tensor, seed: tf.Tensor, kind: str
+    plan: plans.Plan, inputs: Any, labels: tf.Tensor, kind: str
 ) -> Iterator[tuple[passes.Pass, blocks.Contributions, dict[int, tf.Tensor], tf.Tensor]]:
     """For each label that counts: (pass, contributions, formed gradients, weight [B] of the label for each example)."""
     target = plan.target
     forward = plan.forward(inputs)
     ones = tf.ones([labels.shape[0]], target.dtype)
     counted = [(labels, ones)]
-    if kind == "sampled" and target.loss.sample_labels:
-        counted = [(target.loss.sample_labels(tf.stop_gradient(forward.outputs), seed), ones)]
-    elif kind == "expected" and target.loss.expected_labels:
+    if kind == "expected" and target.loss.expected_labels:
         counted = list(zip(*target.loss.expected_labels(tf.stop_gradient(forward.outputs)), strict=True))
     for some, weights in counted:
         some = tf.stop_gradient(some)
@@ -194,9 +194,9 @@ def _weighted_contributions(
 def _make_second_moments(plan: plans.Plan, kind: str, found: list[blocks.Block]) -> _Batch:
     """Sums of A and S of every block; fills `found` with the blocks when it is traced."""
 
-    def compute(inputs: Any, labels: tf.Tensor, seed: tf.Tensor) -> _Moments:
+    def compute(inputs: Any, labels: tf.Tensor) -> _Moments:
         sums: _Moments = []
-        for forward, parts, looped, weights in _weighted_contributions(plan, inputs, labels, seed, kind):
+        for forward, parts, looped, weights in _weighted_contributions(plan, inputs, labels, kind):
             found[:] = blocks.of(forward, parts, plan.target.weight_decay)
             new = [_second_moments(plan, block, parts, looped, weights) for block in found]
             # The inputs of a layer do not depend on the label: their weights add up to one.
@@ -250,9 +250,9 @@ def _make_rotated_moments(
 ) -> _Batch:
     """Sums of the squared gradients along the eigenvectors of every block."""
 
-    def compute(inputs: Any, labels: tf.Tensor, seed: tf.Tensor) -> _Moments:
+    def compute(inputs: Any, labels: tf.Tensor) -> _Moments:
         sums: _Moments = []
-        for _, parts, looped, weights in _weighted_contributions(plan, inputs, labels, seed, kind):
+        for _, parts, looped, weights in _weighted_contributions(plan, inputs, labels, kind):
             new = [
                 [_rotated_moments(plan, block, rotation, parts, looped, weights)]
                 for block, rotation in zip(found, rotations, strict=True)

@@ -32,7 +32,7 @@ class LissaConfig:
         r: repeats with other batches, averaged.
         damp: damping; see `published`.
         scale: divisor of the curvature; None for 1.1 + 10 / sqrt(step_batch_size) times the largest eigenvalue that
-            power iteration finds of the curvature of three batches, plus the damping, and twice that as often as the
+            power iteration finds of the curvature of three batches, plus the damping, and twice that as often as a
             recursion diverges, ten times at most.
         step_batch_size: training examples in the batch of one step.
         seed: of the batches.
@@ -68,7 +68,7 @@ class LissaSolver:
 
     Attributes:
         config: the settings.
-        scale: the scale that is used.
+        scale: the scale that is used, or was for the last system.
         damping: what is added to the eigenvalues of C: `config.damp`, or that times the scale as first published.
     """
 
@@ -81,7 +81,8 @@ class LissaSolver:
         """
         self.config = config or LissaConfig()
         self._curvature = curvature
-        self._set_scale(self.config.scale or self._find_scale())
+        self._first_scale = self.config.scale or self._find_scale()
+        self._set_scale(self._first_scale)
         self._recursion = curvature.make_recursion(min(self.config.step_batch_size, curvature.num_train))
 
     def solve(self, vectors: tf.Tensor) -> solutions.Solution:
@@ -99,26 +100,32 @@ class LissaSolver:
         return solutions.Solution(values, residuals, converged, rounds, self._curvature.num_products - before)
 
     def _mean_of_repeats(self, vectors: tf.Tensor) -> tuple[tf.Tensor, int]:
-        """(mean over repeats, steps of all together); fewer repeats than `r` where the mean has settled."""
+        """(mean over repeats, steps of all together).
+
+        Where one diverges by a scale that was chosen and not given, all begin again with twice the scale; the next
+        system begins with the first one, so that no result depends on what was solved before.
+        """
+        rounds = 0
+        for doubling in range(_MOST_DOUBLINGS + 1):
+            self._set_scale(2.0**doubling * self._first_scale)
+            try:
+                mean, num_steps = self._mean_by_scale(vectors)
+                return mean, rounds + num_steps
+            except errors.SolverError:
+                if self.config.scale is not None or doubling == _MOST_DOUBLINGS:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _mean_by_scale(self, vectors: tf.Tensor) -> tuple[tf.Tensor, int]:
+        """The same with one scale; fewer repeats than `r` where the mean has settled."""
         rounds, mean = 0, tf.zeros_like(vectors)
         for repeat in range(self.config.r):
-            part, num_steps = self._converging_repeat(vectors, repeat)
+            part, num_steps = self._repeat(vectors, np.random.default_rng([self.config.seed, repeat]))
             rounds += num_steps
             earlier, mean = mean, mean + (part - mean) / (repeat + 1)
             if repeat and self._has_settled(mean, earlier):
                 break
         return mean, rounds
-
-    def _converging_repeat(self, vectors: tf.Tensor, repeat: int) -> tuple[tf.Tensor, int]:
-        """One repeat; a scale that was chosen and not given is doubled, for good, where the recursion diverges."""
-        for doubling in range(_MOST_DOUBLINGS + 1):
-            try:
-                return self._repeat(vectors, np.random.default_rng([self.config.seed, repeat]))
-            except errors.SolverError:
-                if self.config.scale is not None or doubling == _MOST_DOUBLINGS:
-                    raise
-                self._set_scale(2.0 * self.scale)
-        raise AssertionError("unreachable")
 
     def _set_scale(self, scale: float) -> None:
         self.scale = scale

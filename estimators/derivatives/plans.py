@@ -132,6 +132,18 @@ def _check_labels(target: targets.Target, data: examples.Examples, inputs: Any) 
             "give predict=, a function of inputs that returns one row for each"
         )
     target.loss.check(np.asarray(data.labels), int(np.prod(predictions.shape[1:])))
+    if target.loss.takes_logits:
+        _check_logits(predictions.numpy())
+
+
+def _check_logits(predictions: np.ndarray) -> None:
+    """Refuses probabilities in the place of logits: another softmax would be taken of them."""
+    flat = predictions.reshape(len(predictions), -1).astype(np.float64)
+    if flat.shape[1] > 1 and (flat >= 0).all() and np.abs(flat.sum(axis=1) - 1).max() < 1e-4:
+        raise errors.InvalidTargetError(
+            "predictions are probabilities, which sum to 1, and the loss takes logits; give predict=, a function that "
+            "returns their logarithms, such as lambda x: tf.math.log(model(x)), or take the softmax off the model"
+        )
 
 
 def _check_predictions(target: targets.Target, inputs: Any, tolerance: float) -> None:

@@ -67,7 +67,7 @@ class Loop(abc.ABC):
         """
         self._learner.assign(initial_values)
         self._update_rule.reset()
-        for variable, value in zip(self._update_rule.state, rule_state, strict=bool(rule_state)):
+        for variable, value in zip(self._update_rule.state, rule_state, strict=bool(num_done)):
             variable.assign(value)
         num_steps = batches.steps_per_epoch(self._config, len(runs[0].subset_indices))
         losses: list[np.ndarray] = []
@@ -76,7 +76,7 @@ class Loop(abc.ABC):
             losses.append(self._train_epoch(runs, epoch, rates))
             if on_epoch is not None and on_epoch(epoch, losses[-1]):
                 break
-        return np.stack(losses)
+        return np.stack(losses) if losses else np.zeros((0, len(runs)))
 
     def rule_state(self) -> list[np.ndarray]:
         """What the update rule keeps of the steps so far; on a single device."""

@@ -35,7 +35,7 @@ def positions(config: influence_config.InfluenceConfig, test: examples.Examples)
     chosen = [np.flatnonzero(labels == label)[start:stop] for label in np.unique(labels)]
     found = np.sort(np.concatenate(chosen))
     if found.size == 0:
-        largest = int(np.bincount(labels).max())
+        largest = int(np.unique(labels, return_counts=True)[1].max())
         raise errors.InvalidValueError(
             f"test_sample_start_per_class {start}: no class has more than {largest} test examples; choose a number "
             f"below {largest}"

@@ -45,7 +45,7 @@ class InfluenceConfig:
         test_ids: these test examples, whatever their class; None to choose by class.
         recursion_depth: steps of LiSSA; with `r` their product should be the number of training examples or more.
         r: repeats of LiSSA, averaged.
-        damp: damping, added to every eigenvalue of the curvature, whatever the method.
+        damp: damping, added to every eigenvalue of the curvature; "identity" has no curvature, and no damping.
         scale: of LiSSA, above the largest eigenvalue of the curvature of a batch; None to have it chosen.
         seed: of everything that is drawn.
         compat: "published": the recursion of LiSSA as first published, whose damping is damp times scale.
@@ -117,6 +117,8 @@ class InfluenceConfig:
             raise errors.InvalidValueError(
                 f"compat published: means LiSSA's recursion, not {self.method}; leave it out"
             )
+        if self.compat == "published" and self.scale is None:
+            raise errors.InvalidValueError("compat published: its damping is damp times scale, so name the scale")
         if self.test_ids is not None and (self.test_sample_num is not None or self.test_sample_start_per_class):
             raise errors.InvalidValueError(
                 "test_ids beside test_sample_num or test_sample_start_per_class: give the ids, or choose by class"
@@ -128,6 +130,7 @@ class InfluenceConfig:
             ("test_sample_start_per_class", 0),
             ("recursion_depth", 1),
             ("r", 1),
+            ("seed", 0),
             ("gpu", -1),
             ("batch_size", 1),
             ("top_k", 1),
@@ -137,9 +140,22 @@ class InfluenceConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise errors.InvalidValueError(f"{name} {value}: must be at least {least}")
+        if not 0 <= self.damp < float("inf"):
+            raise errors.InvalidValueError(f"damp {self.damp}: must be a number from 0 up")
+        if self.scale is not None and not 0 < self.scale < float("inf"):
+            raise errors.InvalidValueError(f"scale {self.scale}: must be a number above 0, or auto")
+        if not 0 <= self.tolerance < 1:
+            raise errors.InvalidValueError(f"tolerance {self.tolerance}: must be from 0 to below 1")
         for name in ("memory_limit_mb", "max_save_gb"):
             if not getattr(self, name) > 0:
                 raise errors.InvalidValueError(f"{name} {getattr(self, name)}: must be above 0")
+
+    @property
+    def effective_damping(self) -> float | None:
+        """What is added to the eigenvalues; None where there is no curvature."""
+        if self.method == "identity":
+            return None
+        return self.damp * self.scale if self.compat == "published" and self.scale is not None else self.damp
 
     def writes_json(self, num_train: int, num_test: int) -> bool:
         """Whether the JSON file is written."""

@@ -2,7 +2,7 @@
 
     <outdir>/config.json                            what was asked for, with fingerprints; another config is refused
     <outdir>/factors/                               what the solver prepared (see estimators/artifacts.py)
-    <outdir>/.blocks/<first test position>.npz      scores of a block of test examples, until all are there
+    <outdir>/.blocks-*/<first test position>.npz    scores of a block of test examples, until all are there
     <outdir>/.seconds.npz                           what each test example took
     <outdir>/scores/                                the matrix [num_train, num_test] with its labels
     <outdir>/top_influence.npz                      the most helpful and harmful training examples of each test example
@@ -15,8 +15,9 @@
 its negative, and took the most negative for harmful.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from estimators import score_matrix
+from estimators import artifacts, score_matrix
+from estimators import errors as estimator_errors
 from scripts.attribution import influence_config
 from zoo import errors, files, npz
 
@@ -72,12 +74,19 @@ def names(config: influence_config.InfluenceConfig, num_test: int) -> tuple[str,
     return f"influence_results_{start}_{num}.json", f"influences_results_meta_{start}-{num}.json"
 
 
-def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any]) -> bool:
-    """Makes the folder, or goes on with what is there.
+def digest(identity: Mapping[str, Any]) -> str:
+    """By which blocks and matrices know what they are of."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any], predictions: Sequence[float]) -> bool:
+    """Makes the folder, or goes on with what is there; removes what killed processes left.
 
     Args:
         config: names the folder.
         identity: what the scores depend on.
+        predictions: of the first examples, which depend on weights that are no parameters, too; compared up to
+            rounding.
 
     Returns:
         Whether all is there already.
@@ -86,26 +95,49 @@ def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any])
         MismatchError: the folder holds results of another config, and `overwrite` is not set.
     """
     path = config.directory / CONFIG_NAME
-    if path.exists():
+    if path.exists() and _has_results(config.directory):
         record = files.read_json(path)
-        stored = record.get("identity")
-        if stored == dict(identity):
-            complete = any(config.directory.glob(_METAS))
-            if not complete or _shown(record.get("config", {})) == _shown(config.to_json()):
-                return complete
-            for pattern in (_METAS, _RESULTS):
-                for old in config.directory.glob(pattern):
-                    old.unlink()
-        elif not config.overwrite:
+        others = _differences(record.get("identity"), identity)
+        if not others and not artifacts.predictions_agree(record.get("predictions", []), predictions):
+            others = "  the predictions of the first examples: weights that are not differentiated are others"
+        if others and not config.overwrite:
             raise errors.MismatchError(
-                f"{config.directory}: holds results of another config, which differs in\n"
-                f"{_differences(stored, identity)}\nchoose another --outdir, or pass --overwrite"
+                f"{config.directory}: holds results of another config, which differs in\n{others}\nchoose another "
+                "--outdir, or pass --overwrite"
             )
-        else:
+        if others:
             remove(config.directory)
+        elif _is_complete(config, identity):
+            remove_blocks(config.directory)
+            return True
     config.directory.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, {"schema_version": SCHEMA_VERSION, "identity": dict(identity), "config": config.to_json()})
+    _remove_leftovers(config.directory)
+    for meta_path in config.directory.glob(_METAS):  # of other choices about what is made of the matrix
+        meta_path.unlink()
+    stored = {"identity": dict(identity), "predictions": list(predictions), "config": config.to_json()}
+    files.write_json(path, {"schema_version": SCHEMA_VERSION, **stored})
     return False
+
+
+def has_matrix(directory: pathlib.Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the matrix of this computation is complete."""
+    try:
+        return artifacts.load_scores(directory / SCORES_NAME).config.get("computation") == digest(identity)
+    except estimator_errors.DamagedArtifactError:
+        return False
+
+
+def _has_results(directory: pathlib.Path) -> bool:
+    """Whether anything lies there that took time."""
+    names = {path.name for path in directory.iterdir()}
+    return any(name in (FACTORS_NAME, SCORES_NAME) or name.startswith(_BLOCKS_NAME) for name in names)
+
+
+def _is_complete(config: influence_config.InfluenceConfig, identity: Mapping[str, Any]) -> bool:
+    """Whether the matrix is there, and what is made of it, as it is asked for."""
+    asked = _shown(config.to_json())
+    metas = [files.read_json(path) for path in config.directory.glob(_METAS)]
+    return any(_shown(found) == asked for found in metas) and has_matrix(config.directory, identity)
 
 
 def _shown(config: Mapping[str, Any]) -> list[Any]:
@@ -115,16 +147,27 @@ def _shown(config: Mapping[str, Any]) -> list[Any]:
 
 
 def remove(directory: pathlib.Path) -> None:
-    """Deletes all that this program writes, config.json last."""
-    for folder in (FACTORS_NAME, SCORES_NAME, _BLOCKS_NAME):
-        shutil.rmtree(directory / folder, ignore_errors=True)
+    """Deletes all results; the meta file first, without which what is left counts as unfinished. What the solver
+    prepared stays, for another damping: who reads it holds it against what it was made of.
+    """
     for pattern in (_METAS, _RESULTS, TOP_NAME, AVERAGE_NAME, GALLERY_NAME, _SECONDS_NAME):
         for path in directory.glob(pattern):
             path.unlink()
-    (directory / CONFIG_NAME).unlink(missing_ok=True)
+    shutil.rmtree(directory / SCORES_NAME, ignore_errors=True)
+    remove_blocks(directory)
+
+
+def _remove_leftovers(directory: pathlib.Path) -> None:
+    """Deletes what killed processes left unfinished."""
+    files.remove_stale_temporaries(directory)
+    for path in directory.glob(".*.tmp-*-*"):  # of artifacts
+        process = path.name.rpartition(".tmp-")[2].partition("-")[0]
+        if path.is_dir() and process.isdigit() and not files.is_running(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _differences(stored: Any, wanted: Mapping[str, Any]) -> str:
+    """One line for each value that two computations do not share; empty where they share all."""
     old, new = _flat(stored if isinstance(stored, dict) else {}), _flat(wanted)
     return "\n".join(
         f"  {name}: there {_short(old.get(name))}, asked for {_short(new.get(name))}"
@@ -145,26 +188,23 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def block_path(directory: pathlib.Path, start: int) -> pathlib.Path:
+def block_path(directory: pathlib.Path, identity: Mapping[str, Any], start: int) -> pathlib.Path:
     """The file of the block that begins with this position among the test examples."""
-    return directory / _BLOCKS_NAME / f"{start}.npz"
+    return directory / f"{_BLOCKS_NAME}-{digest(identity)}" / f"{start}.npz"
 
 
-def write_block(directory: pathlib.Path, start: int, block: Block) -> None:
+def write_block(path: pathlib.Path, block: Block) -> None:
     """Stores a block, whole or not at all."""
-    arrays = {name: np.asarray(value) for name, value in vars(block).items()}
-    npz.write(block_path(directory, start), arrays)
+    npz.write(path, {name: np.asarray(value) for name, value in vars(block).items()})
 
 
-def read_block(directory: pathlib.Path, start: int, shape: tuple[int, int]) -> Block | None:
+def read_block(path: pathlib.Path, shape: tuple[int, int]) -> Block | None:
     """A stored block; None where there is none, or one that does not fit: then it is computed again.
 
     Args:
-        directory: `outdir`.
-        start: its first position.
+        path: from `block_path`.
         shape: [num_train, b].
     """
-    path = block_path(directory, start)
     if not path.exists():
         return None
     try:
@@ -177,11 +217,12 @@ def read_block(directory: pathlib.Path, start: int, shape: tuple[int, int]) -> B
 
 def remove_blocks(directory: pathlib.Path) -> None:
     """Deletes the blocks, once the matrix is there."""
-    shutil.rmtree(directory / _BLOCKS_NAME, ignore_errors=True)
+    for path in directory.glob(f"{_BLOCKS_NAME}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def strongest(influence: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the largest values of every column, the largest first; of equal values the first row first.
+    """Rows of the largest values of every column, the largest first; of equal ones the first row, but for the last.
 
     Args:
         influence: [n, b].
@@ -190,7 +231,12 @@ def strongest(influence: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (rows [b, k] int64, their values [b, k]).
     """
-    rows = np.argsort(-influence, axis=0, kind="stable")[:num]
+    if num < len(influence) // 4:
+        some = np.sort(np.argpartition(-influence, num - 1, axis=0)[:num], axis=0)
+        order = np.argsort(-np.take_along_axis(influence, some, axis=0), axis=0, kind="stable")
+        rows = np.take_along_axis(some, order, axis=0)
+    else:
+        rows = np.argsort(-influence, axis=0, kind="stable")[:num]
     return rows.T.astype(np.int64), np.take_along_axis(influence, rows, axis=0).T
 
 

@@ -9,6 +9,11 @@ from heldout.report import attribution_page
 from scripts.attribution import influence_config, model_sources
 
 
+def can_show(model: model_sources.Loaded) -> bool:
+    """Whether there are images that can be drawn."""
+    return model.pictures is not None and model.pictures.image_shape[2] in (1, 3)
+
+
 def page(
     config: influence_config.InfluenceConfig, model: model_sources.Loaded, matrix: score_matrix.ScoreMatrix
 ) -> str:

@@ -8,7 +8,7 @@ A computation has three parts: `prepare` (the curvature, kept in a file), `compu
 which may be done anywhere and in any order, and `finish`. What is there already is not computed again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import datetime
 import json
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from estimators import artifacts, examples, influence_functions, score_matrix, solvers, solving, targets
+from estimators import errors as estimator_errors
 from scripts.attribution import (
     chosen_examples,
     gradient_store,
@@ -74,18 +75,29 @@ class Computation:
             InvalidValueError: a test id that is not there, an option that is not known.
             MismatchError: the folder holds results of another config.
         """
+        measured = model.target.measured_name
+        if config.measured not in ("loss", measured):
+            raise errors.InvalidValueError(
+                f"measured {config.measured!r}: the target measures {measured!r}; give targets.of(..., "
+                f"measured={config.measured!r})"
+            )
         self.config, self.model = config, model
         self.test = model.test.take(chosen_examples.positions(config, model.test))
         settings = solvers.find(config.method, solver_options(config))
         self.functions = influence_functions.InfluenceFunctions(
             model.target, settings, batch_size=config.batch_size, memory_limit_mb=config.memory_limit_mb
         )
-        self.identity = _identity(config, model, self.test, settings)
-        self.up_to_date = influence_files.adopt(config, self.identity)
+        origin = artifacts.origin(model.target, model.train, {})
+        predictions = origin.pop("predictions")
+        self.identity = _identity(config, model, self.test, settings, origin)
+        self.store = gradient_store.find(config, model, len(self.test), self.identity, predictions)
+        complete = influence_files.adopt(config, self.identity, predictions)
         size = min(self.functions.blocks.test, max(_SMALLEST_BLOCK, -(-len(self.test) // _FEWEST_BLOCKS)))
         self.starts = tuple(range(0, len(self.test), size))
         self._prepared = False
-        self.store = gradient_store.open_store(config, model, len(self.test), self.identity)
+        if self.store is not None:
+            self.store.make()
+        self.up_to_date = complete and (self.store is None or self.store.is_complete(self.starts))
 
     @property
     def _folder(self) -> pathlib.Path:
@@ -97,9 +109,9 @@ class Computation:
             return
         folder = self._folder / influence_files.FACTORS_NAME
         progress("curvature", 0, 1)
-        if (folder / "manifest.json").exists():
+        try:
             self.functions.restore(folder, self.model.train)
-        else:
+        except (estimator_errors.DamagedArtifactError, estimator_errors.MismatchError):  # none, or of something else
             self.functions.fit(self.model.train)
             self.functions.save(folder, overwrite=True)
         progress("curvature", 1, 1)
@@ -110,8 +122,12 @@ class Computation:
     def compute_block(self, start: int, progress: Progress = silent) -> int:
         """Computes one block, unless it is there; returns how many test examples it has."""
         block = self.test.take(self._columns(start))
-        shape = (len(self.model.train), len(block))
-        if influence_files.read_block(self._folder, start, shape) is not None:
+        if self.has_matrix:
+            if self.store is not None:
+                self.store.solutions(self.functions.fitted(), block, start, self._of)
+            return len(block)
+        path, shape = self._block_path(start), (len(self.model.train), len(block))
+        if influence_files.read_block(path, shape) is not None:
             return len(block)
         before = time.monotonic()
 
@@ -120,7 +136,7 @@ class Computation:
 
         values, residuals, converged = self._scores(block, start, advance)
         seconds = time.monotonic() - before
-        influence_files.write_block(self._folder, start, influence_files.Block(values, residuals, converged, seconds))
+        influence_files.write_block(path, influence_files.Block(values, residuals, converged, seconds))
         self._note(f"test examples {block.ids[0]} to {block.ids[-1]}: {len(block)} in {seconds:.3g} s")
         return len(block)
 
@@ -165,7 +181,10 @@ class Computation:
     @property
     def has_matrix(self) -> bool:
         """Whether the matrix is complete, so that blocks are of no more use."""
-        return (self._folder / influence_files.SCORES_NAME / "manifest.json").exists()
+        return influence_files.has_matrix(self._folder, self.identity)
+
+    def _block_path(self, start: int) -> pathlib.Path:
+        return influence_files.block_path(self._folder, self.identity, start)
 
     def _join(self, progress: Progress) -> None:
         folder, num_train = self._folder / influence_files.SCORES_NAME, len(self.model.train)
@@ -180,9 +199,9 @@ class Computation:
                 seconds[columns] = block.seconds / (columns.stop - columns.start)
                 progress("files", number, len(self.starts))
             influence_files.write_seconds(self._folder, seconds)
-            draft.finish(
-                self.functions.labelled(draft.values, self.model.train, self.test, self._of, residuals, converged)
-            )
+            found = self.functions.labelled(draft.values, self.model.train, self.test, self._of, residuals, converged)
+            computation = {"computation": influence_files.digest(self.identity)}
+            draft.finish(dataclasses.replace(found, config={**found.config, **computation}))
 
     def _seconds(self) -> np.ndarray:
         """[num_test], what each test example took; NaN where that is not known any more."""
@@ -191,9 +210,9 @@ class Computation:
 
     def _block(self, start: int, columns: slice) -> influence_files.Block:
         shape = (len(self.model.train), columns.stop - columns.start)
-        block = influence_files.read_block(self._folder, start, shape)
+        path = self._block_path(start)
+        block = influence_files.read_block(path, shape)
         if block is None:
-            path = influence_files.block_path(self._folder, start)
             path.unlink(missing_ok=True)
             raise errors.MissingFileError(f"{path}: missing or damaged; the same command computes it again")
         return block
@@ -206,14 +225,14 @@ class Computation:
         influence_files.write_average(self._folder, matrix.train_ids, matrix.test_ids, average, self.identity)
         if self.config.writes_json(matrix.num_train, matrix.num_test):
             influence_files.write_json(self._folder / json_name, entries(matrix, self.test.labels, seconds))
-        if self.model.pictures is not None and self.config.num_shown:
+        if influence_gallery.can_show(self.model) and self.config.num_shown:
             files.write_text(
                 self._folder / influence_files.GALLERY_NAME, influence_gallery.page(self.config, self.model, matrix)
             )
         found = {
             "model": description,
             "method": matrix.method,
-            "effective_damping": float(getattr(self.functions.fitted().solver, "damping", self.config.damp)),
+            "effective_damping": self.config.effective_damping,
             "num_converged": int(np.sum(matrix.converged)) if matrix.converged is not None else None,
             "largest_residual": _largest(matrix.residuals),
             "train_index": matrix.train_ids.tolist(),
@@ -238,12 +257,17 @@ def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
         own |= {"recursion_depth": config.recursion_depth, "r": config.r, "scale": config.scale}
         own |= {"published": config.compat == "published", "tolerance": config.tolerance}
     own = {name: value for name, value in own.items() if name in taken}
+    defaults = {field.name: field.default for field in dataclasses.fields(solvers.SOLVERS[config.method])}  # type: ignore[arg-type]
     wrong = sorted(name for name in config.options if name in own or name not in taken)
     if wrong:
         free = ", ".join(name for name in taken if name not in own) or "none"
         raise errors.InvalidValueError(
             f"options {wrong} of {config.method}: expected some of {free}; damping and seed have names of their own"
         )
+    for name, value in config.options.items():
+        kind = type(defaults[name])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise errors.InvalidValueError(f"options {name}={value!r}: expected a value of type {kind.__name__}")
     return own | dict(config.options)
 
 
@@ -274,17 +298,17 @@ def _identity(
     model: model_sources.Loaded,
     test: examples.Examples,
     settings: solving.Settings,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the scores depend on, as JSON gives it back."""
     found: dict[str, Any] = {
         "solver": solvers.as_config(settings),
         "measured": config.measured,
         "model": dict(model.description),
-        "target": artifacts.origin(model.target, model.train, {}),
+        "target": dict(origin),
+        "test_ids": f"{len(test)} from {test.ids[0]} to {test.ids[-1]}" if len(test) > 50 else test.ids.tolist(),
         "test_examples": test.fingerprint(),
     }
-    # Predictions agree up to rounding only; weights, examples and loss are exact.
-    del found["target"]["predictions"]
     return dict(json.loads(json.dumps(found)))
 
 
@@ -345,11 +369,6 @@ def calculate(
         InvalidValueError, MismatchError: see `Computation`.
         EstimatorError: the model or the solver fails.
     """
-    if config.measured not in ("loss", target.measured_name):
-        raise errors.InvalidValueError(
-            f"measured {config.measured!r}: the target measures {target.measured_name!r}; give targets.of("
-            f"..., measured={config.measured!r})"
-        )
     num_gpus = len(tf.config.list_logical_devices("GPU"))
     if config.gpu >= num_gpus:
         raise errors.InvalidValueError(f"gpu {config.gpu}: TensorFlow sees {num_gpus}; give -1 to compute on the CPU")
@@ -372,6 +391,7 @@ def run(computation: Computation, progress: Progress = silent) -> score_matrix.S
     if computation.up_to_date:
         return artifacts.load_scores(computation.config.directory / influence_files.SCORES_NAME)
     computation.prepare(progress)
-    for start in () if computation.has_matrix else computation.starts:
+    is_left = not computation.has_matrix or computation.store is not None
+    for start in computation.starts if is_left else ():
         computation.compute_block(start, progress)
     return computation.finish(progress)

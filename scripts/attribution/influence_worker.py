@@ -44,7 +44,8 @@ def _perform(
     if task["do"] == "prepare":
         if not computation.up_to_date:
             computation.prepare(advance)
-        send({"starts": [] if computation.up_to_date else list(computation.starts)})
+        is_left = not computation.up_to_date and not computation.has_matrix
+        send({"starts": list(computation.starts) if is_left else []})
     elif task["do"] == "block":
         computation.prepare(advance)
         send({"block": computation.compute_block(task["start"])})

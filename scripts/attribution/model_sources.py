@@ -76,6 +76,7 @@ def _of_run(source: source_config.SourceConfig, scope: Callable[[], contextlib.A
         "epoch": state.epoch,
         "dataset": data.fingerprint(),
         "weight_decay": decay,
+        "parameters": source.parameters,
     }
     return Loaded(target, train, test, description, data)
 
@@ -112,16 +113,53 @@ def _of_user(source: source_config.SourceConfig, scope: Callable[[], contextlib.
         train = (data.train.images, data.train.label)
         test = (data.test.images, data.test.label)
     is_target = isinstance(model, targets.Target)
+    if is_target:
+        _check_target(source)
     target = model if is_target else _target(source, model, source.weight_decay or 0.0)
-    description = {"model": source.model, "dataset": None if data is None else data.fingerprint()}
-    return Loaded(target, _examples(train), _examples(test), description, data)
+    fingerprint = None if data is None else data.fingerprint()
+    description = {"model": source.model, "dataset": fingerprint, "parameters": source.parameters}
+    found = Loaded(target, _examples(source, train), _examples(source, test), description, data)
+    _check_call(source, found)
+    return found
 
 
-def _examples(given: Any) -> examples.Examples:
+def _check_target(source: source_config.SourceConfig) -> None:
+    """Refuses flags that a target has already decided."""
+    plain = source_config.SourceConfig(model=source.model)
+    for name in ("loss", "parameters", "weight_decay", "jit_compile"):
+        if getattr(source, name) != getattr(plain, name):
+            raise errors.InvalidValueError(
+                f"--{name} beside --model={source.model}, which returns a Target: the target says that; leave the flag "
+                "out, or return the model"
+            )
+
+
+def _check_call(source: source_config.SourceConfig, found: Loaded) -> None:
+    """Refuses a model that cannot be called on its examples."""
+    for split in (found.train, found.test):
+        first = tf.nest.map_structure(tf.convert_to_tensor, split.take(slice(0, 1)).inputs)
+        try:
+            found.target.predict(first)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            shapes = [tuple(array.shape[1:]) for array in tf.nest.flatten(split.inputs)]
+            raise errors.InvalidValueError(
+                f"--model={source.model}: cannot be called on its examples, inputs of shape {shapes}: "
+                f"{str(error).strip().splitlines()[0]}; give it examples of the shape that it takes"
+            ) from error
+
+
+def _examples(source: source_config.SourceConfig, given: Any) -> examples.Examples:
     """Examples, or made of a pair of inputs and labels."""
     if isinstance(given, examples.Examples):
         return given
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise errors.InvalidValueError(
+            f"--model={source.model}: training and test examples are each a pair (inputs, labels), not "
+            f"{type(given).__name__}; return (model, (x_train, y_train), (x_test, y_test))"
+        )
     inputs, labels = given
+    if isinstance(inputs, list):
+        inputs = np.asarray(inputs)
     return examples.Examples(tf.nest.map_structure(_array, inputs), _array(labels))
 
 

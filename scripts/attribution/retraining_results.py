@@ -233,8 +233,9 @@ def _point(group: list[Row], baseline: list[Row]) -> Point:
 
 
 def known_parts(points: Sequence[Point]) -> list[str]:
-    """The parts of the test examples that something is known of."""
-    return [part for part in PARTS if any(point.measures[column(part, ACCURACY)].count for point in points)]
+    """The parts of the test examples that something is known of; not a part that would be all of them again."""
+    found = [part for part in PARTS if any(point.measures[column(part, ACCURACY)].count for point in points)]
+    return found if "other" in found else [part for part in found if part != "target"]
 
 
 def write(

@@ -45,8 +45,12 @@ class SourceConfig:
         """Refuses what cannot be."""
         if (self.run is None) == (self.model is None):
             raise errors.InvalidValueError(
-                "which model: give --run (the folder of a run), or --model (package.module:callable, or a .keras file)"
+                "which model: give --run (the folder of a run) or --model (package.module:callable, or a .keras file), "
+                "not both"
             )
+        for flag, value in (("epoch", self.epoch), ("arch", self.architecture)):
+            if self.model is not None and value is not None:
+                raise errors.InvalidValueError(f"--{flag} says nothing of --model; leave it out")
         if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
             raise errors.InvalidValueError(f"--weight_decay={self.weight_decay}: expected a number from 0 up")
 

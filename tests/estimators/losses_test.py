@@ -91,3 +91,10 @@ def test_unknown_names_are_refused_and_functions_taken():
     assert losses.measure(hinge, losses.find(hinge)) == ("hinge", hinge)
     assert losses.find(losses.LOSSES["squared_error"]) is losses.LOSSES["squared_error"]
     assert losses.measure("loss", losses.LOSSES["squared_error"])[1] is losses.LOSSES["squared_error"].values
+
+
+def test_the_only_output_is_that_of_a_model_with_one():
+    _, output = losses.measure("output", losses.LOSSES["squared_error"])
+    np.testing.assert_array_equal(output(tf.constant([[1.0], [2.0]]), tf.constant([0, 0])), [1.0, 2.0])
+    with pytest.raises(errors.InvalidArgumentError, match=r"of models with one output, not of predictions \[2, 3\]"):
+        output(tf.zeros([2, 3]), tf.constant([0, 0]))

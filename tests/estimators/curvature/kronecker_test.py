@@ -131,6 +131,19 @@ def test_every_batch_draws_labels_of_its_own():
     assert np.abs(lengths - mean).min() > bound  # one label for all would be seen
 
 
+def test_labels_are_the_same_in_batches_of_any_size(monkeypatch):
+    monkeypatch.setattr(kronecker, "_DRAWN_TOGETHER", 4)
+    case = models.ALL["mlp"]()
+    plan = plans.make(case.target, (case.inputs, case.labels))
+    first, *others = (kronecker.fit(plan, (case.inputs, case.labels), batch_size=size, seed=3) for size in (7, 1, 3))
+    for found in others:
+        for one, other in zip(first.blocks, found.blocks, strict=True):
+            np.testing.assert_allclose(np.sum(other.moments), np.sum(one.moments), rtol=1e-10)
+            np.testing.assert_allclose(np.sum(other.products), np.sum(one.products), rtol=1e-10)
+    another = kronecker.fit(plan, (case.inputs, case.labels), seed=4)
+    assert abs(np.sum(another.blocks[0].moments) / np.sum(first.blocks[0].moments) - 1) > 1e-3
+
+
 def test_one_dense_layer_with_one_example_is_exact():
     """With one example, or one input for all, the Fisher matrix of a dense layer is a Kronecker product."""
     case = models.ALL["transposed_dense"]()

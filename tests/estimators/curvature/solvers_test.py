@@ -252,6 +252,9 @@ def test_a_scale_that_was_chosen_is_doubled_where_it_diverges(monkeypatch):
     found = solver.solve(tf.constant([[1.0]], tf.float64))
     np.testing.assert_allclose(found.values, [[1 / 2.5]], rtol=1e-9)
     assert (solver.scale, solver.damping) == (2.0, 0.5)
+    again = solver.solve(tf.constant([[1.0]], tf.float64))
+    np.testing.assert_array_equal(again.values, found.values)
+    assert again.num_iterations == found.num_iterations
     monkeypatch.setattr(lissa.LissaSolver, "_find_scale", lambda self: 2.0**-12)
     never = lissa.LissaSolver(_quadratic(2.0), lissa.LissaConfig(500, damp=0.5, scale=None))
     with pytest.raises(errors.SolverError, match="or the damped curvature is not positive"):

@@ -144,3 +144,16 @@ def test_predictions_in_a_dict_are_refused():
     case = models.mlp()
     with pytest.raises(errors.InvalidTargetError, match="predictions are a dict; give predict="):
         plans.make(_with(case, predict=lambda x: {"logits": x}), (case.inputs, case.labels))
+
+
+def test_probabilities_in_the_place_of_logits_are_refused():
+    """What a Keras classifier usually ends in."""
+    case = models.ALL["mlp"]()
+    wrong = dataclasses.replace(case.target, predict=lambda x: tf.nn.softmax(case.target.predict(x)))
+    with pytest.raises(errors.InvalidTargetError, match=r"predictions are probabilities, .* the loss takes logits"):
+        plans.make(wrong, (case.inputs, case.labels))
+    right = dataclasses.replace(case.target, predict=lambda x: tf.math.log(wrong.predict(x)))
+    plan = plans.make(right, (case.inputs, case.labels))
+    np.testing.assert_allclose(
+        plan.target.losses(case.inputs, case.labels), case.target.losses(case.inputs, case.labels), rtol=1e-12
+    )

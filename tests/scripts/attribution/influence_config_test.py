@@ -44,6 +44,11 @@ def test_json_gives_back_what_was_stored():
         ({"test_sample_start_per_class": -1}, "test_sample_start_per_class -1: must be at least 0"),
         ({"recursion_depth": 0}, "recursion_depth 0: must be at least 1"),
         ({"r": 0}, "r 0: must be at least 1"),
+        ({"seed": -1}, "seed -1: must be at least 0"),
+        ({"damp": float("nan")}, "damp nan: must be a number from 0 up"),
+        ({"scale": 0.0}, "scale 0.0: must be a number above 0, or auto"),
+        ({"tolerance": 1.0}, "tolerance 1.0: must be from 0 to below 1"),
+        ({"compat": "published", "method": "lissa", "scale": None}, "name the scale"),
         ({"gpu": -2}, "gpu -2: must be at least -1"),
         ({"batch_size": 0}, "batch_size 0: must be at least 1"),
         ({"top_k": 0}, "top_k 0: must be at least 1"),
@@ -62,6 +67,12 @@ def test_values_that_cannot_be_are_refused(options, message):
 def test_one_model_is_named(options):
     with pytest.raises(errors.InvalidValueError, match="which model: give --run"):
         source_config.SourceConfig(**options)
+
+
+@pytest.mark.parametrize("options", [{"epoch": 3}, {"architecture": "mlp"}])
+def test_flags_of_runs_beside_a_model_are_refused(options):
+    with pytest.raises(errors.InvalidValueError, match="says nothing of --model; leave it out"):
+        source_config.SourceConfig(model="a:b", **options)
 
 
 def test_a_negative_weight_decay_is_refused():

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from estimators import artifacts, examples
+from estimators import artifacts, examples, targets
+from estimators import errors as estimator_errors
 from scripts.attribution import influence_config, influence_files, influence_run, model_sources
 from tests.scripts.attribution import linear_model
 from zoo import errors
@@ -102,6 +106,7 @@ def test_what_is_made_of_the_matrix_is_made_again_where_it_is_asked_for_otherwis
     ids = tuple(range(200))
     assert calculate(config(tmp_path, test_ids=ids)).influences == first.influences
     assert {path.name for path in tmp_path.glob("influence*_*")} == {
+        "influence_results_0_all.json",  # as true as it was; nothing is deleted without being asked
         "influence_results_ids_200.json",
         "influences_results_meta_ids-200.json",
     }
@@ -126,7 +131,7 @@ def test_blocks_that_are_there_are_not_computed_again(tmp_path, monkeypatch):
     assert calls == [0, 64, 128, 128, 192]
     truth = linear_model.influence(TRAIN, TEST, 0.05)
     np.testing.assert_allclose([entry["influence"] for entry in influences.values()], truth, rtol=1e-6, atol=1e-12)
-    assert not (tmp_path / ".blocks").exists()
+    assert not list(tmp_path.glob(".blocks*"))
 
 
 def test_a_damaged_block_is_computed_again(tmp_path):
@@ -138,7 +143,7 @@ def test_a_damaged_block_is_computed_again(tmp_path):
     computation.prepare()
     for start in computation.starts:
         computation.compute_block(start)
-    influence_files.block_path(tmp_path, 64).write_bytes(b"nothing")
+    influence_files.block_path(tmp_path, computation.identity, 64).write_bytes(b"nothing")
     with pytest.raises(errors.MissingFileError, match=r"64\.npz: missing or damaged; the same command"):
         computation.finish()
     assert influence_run.run(computation).values.shape == (40, 200)
@@ -248,38 +253,72 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path):
         calculate(config(tmp_path, gpu=7))
 
 
-def test_kept_gradients_give_the_same_scores(tmp_path):
+def kept(tmp_path, kind):
+    (folder,) = (tmp_path / "kept").glob(f"{kind}-*")
+    return folder
+
+
+@pytest.mark.parametrize("mode", influence_config.MODES)
+def test_kept_gradients_give_the_same_scores(tmp_path, mode):
     plain = calculate(config(tmp_path / "plain"))
-    for mode in influence_config.MODES:
-        kept = config(tmp_path / mode, mode=mode, save_pth=str(tmp_path / f"kept-{mode}"))
-        for _ in range(2):
-            found = calculate(kept)
-            for name, entry in plain.influences.items():
-                np.testing.assert_allclose(found.influences[name]["influence"], entry["influence"], rtol=1e-6)
-            (tmp_path / mode / "influences_results_meta_0-all.json").unlink()
-    solved = np.load(tmp_path / "kept-per_test_example" / "s_test-0.npy")
-    gradients = np.load(tmp_path / "kept-all_gradients" / "grad_z-0.npy")
-    truth = linear_model.gradients(linear_model.model().weights.numpy(), *TRAIN)
-    np.testing.assert_allclose(gradients, truth, rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(
-        solved @ gradients.T / 40, linear_model.influence(TRAIN, TEST, 0.05)[:64], rtol=1e-8, atol=1e-14
-    )
-    assert not list((tmp_path / "kept-per_test_example").glob("grad_z*"))
+    for outdir in ("a", "b"):  # the second from what the first has kept
+        found = calculate(config(tmp_path / outdir, mode=mode, save_pth=str(tmp_path / "kept")))
+        for name, entry in plain.influences.items():
+            np.testing.assert_allclose(found.influences[name]["influence"], entry["influence"], rtol=1e-6)
+    solved = np.load(kept(tmp_path, "s_test") / "0.npy")
+    gradients = linear_model.gradients(linear_model.model().weights.numpy(), *TRAIN)
+    if mode == "all_gradients":
+        np.testing.assert_allclose(np.load(kept(tmp_path, "grad_z") / "0.npy"), gradients, rtol=1e-10, atol=1e-14)
+    else:
+        assert not list((tmp_path / "kept").glob("grad_z*"))
+    truth = linear_model.influence(TRAIN, TEST, 0.05)[:64]
+    np.testing.assert_allclose(solved @ gradients.T / 40, truth, rtol=1e-8, atol=1e-14)
 
 
 def test_kept_gradients_are_not_computed_again(tmp_path, monkeypatch):
     settings = config(tmp_path / "out", mode="all_gradients", save_pth=str(tmp_path / "kept"))
     first = calculate(settings)
-    monkeypatch.setattr("estimators.fitted_curvature.FittedCurvature.solutions", None)
     monkeypatch.setattr("estimators.fitted_curvature.FittedCurvature.train_gradients", None)
+    # Gradients of training examples serve for another damping.
+    calculate(dataclasses.replace(settings, outdir=str(tmp_path / "damped"), damp=1.0))
+    monkeypatch.setattr("estimators.fitted_curvature.FittedCurvature.solutions", None)
     again = calculate(dataclasses.replace(settings, outdir=str(tmp_path / "again")))
     assert again.helpful == first.helpful
 
 
-def test_kept_gradients_of_another_computation_are_refused(tmp_path):
-    calculate(config(tmp_path / "a", save_pth=str(tmp_path / "kept")))
-    with pytest.raises(errors.MismatchError, match="kept: holds gradients of another computation"):
-        calculate(config(tmp_path / "b", damp=1.0, save_pth=str(tmp_path / "kept")))
+def test_gradients_are_kept_of_results_that_are_there(tmp_path):
+    first = calculate(config(tmp_path / "out"))
+    settings = config(tmp_path / "out", mode="all_gradients", save_pth=str(tmp_path / "kept"))
+    assert calculate(settings) == first
+    assert len(list(kept(tmp_path, "s_test").glob("*.npy"))) == 4
+    assert len(list(kept(tmp_path, "grad_z").glob("*.npy"))) == 1
+
+
+def test_a_part_of_what_was_kept_is_computed_again(tmp_path):
+    """As after a kill between the two files, with blocks of another size before."""
+    settings = config(tmp_path / "out", save_pth=str(tmp_path / "kept"))
+    first = calculate(settings)
+    path = kept(tmp_path, "s_test") / "64.npy"
+    np.save(path, np.load(path)[:5])
+    assert calculate(dataclasses.replace(settings, outdir=str(tmp_path / "again"))).influences.keys() == (
+        first.influences.keys()
+    )
+    assert len(np.load(path)) == 64
+
+
+def test_weights_that_are_not_differentiated_count(tmp_path):
+    def frozen(factor):
+        model = linear_model.model()
+        return targets.of(model, predict=lambda x: model(x) * factor, weight_decay=linear_model.WEIGHT_DECAY)
+
+    settings = config(tmp_path / "a", mode="all_gradients", save_pth=str(tmp_path / "kept"))
+    first = calculate(settings, frozen(1.0))
+    with pytest.raises(errors.MismatchError, match="weights that are not differentiated are others"):
+        calculate(settings, frozen(2.0))
+    other = calculate(dataclasses.replace(settings, outdir=str(tmp_path / "b")), frozen(2.0))
+    truth = calculate(config(tmp_path / "c"), frozen(2.0))
+    assert other.helpful == truth.helpful
+    assert other.influences["0"]["influence"] != first.influences["0"]["influence"]
 
 
 def test_more_than_may_be_kept_is_refused_with_its_size(tmp_path):
@@ -290,3 +329,66 @@ def test_more_than_may_be_kept_is_refused_with_its_size(tmp_path):
     with pytest.raises(errors.InvalidValueError, match=message):
         calculate(settings)
     assert not (tmp_path / "kept").exists()
+    calculate(config(tmp_path / "out"))  # a refused config leaves the folder free
+
+
+@pytest.mark.parametrize("options", [{"options": {"check": True}}, {"damp": 0.0, "method": "nystroem"}])
+def test_a_config_that_came_to_nothing_leaves_the_folder_free(tmp_path, options):
+    with pytest.raises((errors.InvalidValueError, estimator_errors.EstimatorError)):
+        calculate(config(tmp_path, **options))
+    calculate(config(tmp_path))
+
+
+def test_what_is_refused_deletes_nothing(tmp_path):
+    calculate(config(tmp_path / "out"))
+    refused = config(tmp_path / "out", damp=1.0, overwrite=True, save_pth=str(tmp_path / "kept"), max_save_gb=1e-6)
+    with pytest.raises(errors.InvalidValueError, match="max_save_gb"):
+        calculate(refused)
+    assert calculate(config(tmp_path / "out")).helpful
+
+
+def test_a_matrix_of_another_computation_is_not_taken(tmp_path):
+    """As when two processes wrote into one folder."""
+    calculate(config(tmp_path))
+    record = json.loads((tmp_path / "config.json").read_text())
+    calculate(config(tmp_path / "other", damp=10.0))
+    shutil.rmtree(tmp_path / "scores")
+    shutil.copytree(tmp_path / "other" / "scores", tmp_path / "scores")
+    assert json.loads((tmp_path / "config.json").read_text()) == record
+    influences, _, _ = calculate(config(tmp_path))
+    truth = linear_model.influence(TRAIN, TEST, 0.05)
+    np.testing.assert_allclose([entry["influence"] for entry in influences.values()], truth, rtol=1e-6, atol=1e-12)
+
+
+def test_a_lost_matrix_is_computed_again(tmp_path):
+    first = calculate(config(tmp_path))
+    shutil.rmtree(tmp_path / "scores")
+    assert calculate(config(tmp_path)).helpful == first.helpful
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    calculate(config(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (f".scores.tmp-{process.pid}-0a1b2c3d", ".blocks-0123456789abcdef"):
+        (tmp_path / name).mkdir()
+    calculate(config(tmp_path, top_k=3))
+    assert not list(tmp_path.glob(".scores*"))
+    assert not list(tmp_path.glob(".blocks*"))
+
+
+def test_factors_serve_for_another_damping(tmp_path, monkeypatch):
+    calculate(config(tmp_path, method="ekfac"))
+    monkeypatch.setattr("estimators.influence_functions.InfluenceFunctions.fit", None)
+    calculate(config(tmp_path, method="ekfac", damp=0.5, overwrite=True))
+
+
+def test_without_curvature_there_is_no_damping(tmp_path):
+    calculate(config(tmp_path, method="identity"))
+    assert json.loads((tmp_path / "influences_results_meta_0-all.json").read_text())["effective_damping"] is None
+
+
+@pytest.mark.parametrize("options", [{"rank": "many"}, {"rank": True}])
+def test_options_of_another_type_are_refused(options):
+    with pytest.raises(errors.InvalidValueError, match=r"options rank=.*: expected a value of type int"):
+        influence_run.solver_options(config("x", method="nystroem", options=options))

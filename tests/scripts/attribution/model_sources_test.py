@@ -118,6 +118,32 @@ def test_a_target_of_ones_own_is_taken_as_it_is(own_module):
     assert (target.measured_name, target.weight_decay) == ("margin", (linear_model.WEIGHT_DECAY,))
 
 
+def test_flags_that_a_target_has_decided_are_refused(own_module):
+    name = own_module("def make(): return linear_model.target(), linear_model.data(9, 1), linear_model.data(5, 2)")
+    for options in ({"loss": "squared_error"}, {"parameters": "w"}, {"weight_decay": 0.1}, {"jit_compile": True}):
+        with pytest.raises(errors.InvalidValueError, match="which returns a Target: the target says that"):
+            model_sources.load(source_config.SourceConfig(model=name, **options))
+
+
+def test_lists_are_arrays(own_module):
+    name = own_module(
+        "def make():\n"
+        "    (x, y), test = linear_model.data(9, 1), linear_model.data(5, 2)\n"
+        "    return linear_model.model(), (x.tolist(), y.tolist()), test"
+    )
+    assert model_sources.load(source_config.SourceConfig(model=name)).train.inputs.shape == (9, 4)
+
+
+def test_examples_that_the_model_cannot_take_are_refused(own_module):
+    for made, message in (
+        ("linear_model.data(9, 1)[0], linear_model.data(5, 2)", "are each a pair"),
+        ("(linear_model.data(9, 1)[0][:, :2], [0] * 9), linear_model.data(5, 2)", "cannot be called on its examples"),
+    ):
+        name = own_module(f"def make(): return linear_model.model(), {made}")
+        with pytest.raises(errors.InvalidValueError, match=message):
+            model_sources.load(source_config.SourceConfig(model=name))
+
+
 def test_a_keras_file_with_a_data_set(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     model.save(tmp_path / "model.keras")
