@@ -25,9 +25,8 @@ def start(folder, num_runs):
     )
 
 
-@pytest.mark.parametrize(
-    ("num_runs", "most_kills", "longest_wait"), [(8, 3, 5), pytest.param(40, 15, 12, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("num_runs", "most_kills", "longest_wait"), [(8, 3, 5), (40, 15, 12)])
+@pytest.mark.slow
 def test_killed_anywhere_the_demonstration_ends_as_if_undisturbed(tmp_path, num_runs, most_kills, longest_wait):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     assert start(undisturbed, num_runs).wait() == 0
