@@ -6,7 +6,7 @@ examples. A folder appears whole or not at all, and nothing is read with pickle.
 settings is refused, with both printed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -141,14 +141,7 @@ def save_arrays(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Stores arrays of an estimator that knows itself what they are of.
-
-    Args:
-        folder: a new folder.
-        kind: of the estimator.
-        arrays: by name.
-        made_of: what they depend on, as JSON could hold it.
-        overwrite: replace the folder if it is there.
+    """Stores arrays of an estimator that knows itself what they are of: `made_of`, as JSON could hold it.
 
     Raises:
         InvalidArgumentError: the folder is there.
@@ -171,12 +164,7 @@ def load_arrays(folder: PathLike, kind: str, made_of: Mapping[str, Any]) -> dict
     """
     folder, wanted = pathlib.Path(folder), json.loads(json.dumps(dict(made_of)))
     manifest = _manifest(folder, kind)
-    for name in {**manifest["origin"], **wanted}:
-        stored, asked = manifest["origin"].get(name), wanted.get(name)
-        if stored != asked:
-            raise errors.MismatchError(
-                f"{folder}: stored for {name} {stored}, but here it is {asked}; fit again, or give what was given then"
-            )
+    _check_equal(folder, manifest["origin"], wanted, {**manifest["origin"], **wanted})
     return {name: _array(folder, name, manifest) for name in manifest["arrays"]}
 
 
@@ -296,12 +284,7 @@ def _block_of_json(stored: Mapping[str, Any]) -> blocks.Block:
 
 
 def _check_origin(folder: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in ("prepared_by", "weights", "examples", "loss", "weight_decay"):
-        if stored[name] != wanted[name]:
-            raise errors.MismatchError(
-                f"{folder}: stored for {name} {stored[name]}, but here it is {wanted[name]}; fit again, or give what "
-                "was given then"
-            )
+    _check_equal(folder, stored, wanted, ("prepared_by", "weights", "examples", "loss", "weight_decay"))
     then, now = stored["predictions"], wanted["predictions"]
     if not predictions_agree(then, now):
         raise errors.MismatchError(
@@ -310,12 +293,22 @@ def _check_origin(folder: pathlib.Path, stored: Mapping[str, Any], wanted: Mappi
         )
 
 
+def _check_equal(
+    folder: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    for name in names:
+        then, now = stored.get(name), wanted.get(name)
+        if then != now:
+            raise errors.MismatchError(
+                f"{folder}: stored for {name} {then}, but here it is {now}; fit again, or give what was given then"
+            )
+
+
 def predictions_agree(then: Sequence[float], now: Sequence[float]) -> bool:
     """Whether the `predictions` of two origins are the same up to rounding."""
     first, second = np.array(then, np.float64), np.array(now, np.float64)
-    return first.shape == second.shape and bool(
-        np.abs(first - second).max(initial=0) <= 1e-3 * np.abs(first).max(initial=1e-30)
-    )
+    scale = np.abs(first).max(initial=1e-30)
+    return first.shape == second.shape and bool(np.abs(first - second).max(initial=0) <= 1e-3 * scale)
 
 
 @contextlib.contextmanager
