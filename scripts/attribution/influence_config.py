@@ -26,6 +26,13 @@ MEASURED = ("loss", "margin", "logit", "probability", "output")
 PER_TEST_EXAMPLE, ALL_GRADIENTS = MODES = ("per_test_example", "all_gradients")
 JSON_CHOICES = ("auto", "yes", "no")
 COMPATIBILITIES = ("none", "published")
+# Of the files in `outdir`, see influence_files.py.
+CONFIG_NAME = "config.json"
+FACTORS_NAME = "factors"
+SCORES_NAME = "scores"
+TOP_NAME = "top_influence.npz"
+AVERAGE_NAME = "average_influence.npz"
+GALLERY_NAME = "gallery.html"
 # With "auto": 3 lists of so many numbers, some 30 bytes together.
 _LARGEST_JSON = 3 * 10**7
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from heldout.running import dispatch, retries, runners
-from scripts.attribution import influence_config, influence_files, source_config
+from scripts.attribution import influence_config, source_config
 from zoo import errors
 
 _WORKER = "scripts.attribution.influence_worker"
@@ -76,7 +76,7 @@ def _blocks_on_cluster(opened: runners.OpenRunner, setup: dict[str, Any]) -> Gen
     if len(starts) < 2:
         return
     tasks = [{"do": "block", "start": start} for start in starts]
-    setup = setup | {"seen_by_all": os.path.join(setup["config"]["outdir"], influence_files.CONFIG_NAME)}
+    setup = setup | {"seen_by_all": os.path.join(setup["config"]["outdir"], influence_config.CONFIG_NAME)}
     num_workers, num_done = min(opened.most_workers, len(tasks)), 0
     with contextlib.closing(
         opened.run_tasks(

@@ -31,12 +31,6 @@ from scripts.attribution import influence_config
 from zoo import errors, files, npz
 
 SCHEMA_VERSION = 1
-CONFIG_NAME = "config.json"
-FACTORS_NAME = "factors"
-SCORES_NAME = "scores"
-TOP_NAME = "top_influence.npz"
-AVERAGE_NAME = "average_influence.npz"
-GALLERY_NAME = "gallery.html"
 _BLOCKS_NAME = ".blocks"
 _SECONDS_NAME = ".seconds.npz"
 _METAS, _RESULTS = "influences_results_meta_*.json", "influence_results_*.json"
@@ -94,7 +88,7 @@ def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any],
     Raises:
         MismatchError: the folder holds results of another config, and `overwrite` is not set.
     """
-    path = config.directory / CONFIG_NAME
+    path = config.directory / influence_config.CONFIG_NAME
     if path.exists() and _has_results(config.directory):
         record = files.read_json(path)
         others = _differences(record.get("identity"), identity)
@@ -122,7 +116,9 @@ def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any],
 def has_matrix(directory: pathlib.Path, identity: Mapping[str, Any]) -> bool:
     """Whether the matrix of this computation is complete."""
     try:
-        return artifacts.load_scores(directory / SCORES_NAME).config.get("computation") == digest(identity)
+        return artifacts.load_scores(directory / influence_config.SCORES_NAME).config.get("computation") == digest(
+            identity
+        )
     except estimator_errors.DamagedArtifactError:
         return False
 
@@ -130,7 +126,10 @@ def has_matrix(directory: pathlib.Path, identity: Mapping[str, Any]) -> bool:
 def _has_results(directory: pathlib.Path) -> bool:
     """Whether anything lies there that took time."""
     names = {path.name for path in directory.iterdir()}
-    return any(name in (FACTORS_NAME, SCORES_NAME) or name.startswith(_BLOCKS_NAME) for name in names)
+    return any(
+        name in (influence_config.FACTORS_NAME, influence_config.SCORES_NAME) or name.startswith(_BLOCKS_NAME)
+        for name in names
+    )
 
 
 def _is_complete(config: influence_config.InfluenceConfig, identity: Mapping[str, Any]) -> bool:
@@ -150,10 +149,17 @@ def remove(directory: pathlib.Path) -> None:
     """Deletes all results; the meta file first, without which what is left counts as unfinished. What the solver
     prepared stays, for another damping: who reads it holds it against what it was made of.
     """
-    for pattern in (_METAS, _RESULTS, TOP_NAME, AVERAGE_NAME, GALLERY_NAME, _SECONDS_NAME):
+    for pattern in (
+        _METAS,
+        _RESULTS,
+        influence_config.TOP_NAME,
+        influence_config.AVERAGE_NAME,
+        influence_config.GALLERY_NAME,
+        _SECONDS_NAME,
+    ):
         for path in directory.glob(pattern):
             path.unlink()
-    shutil.rmtree(directory / SCORES_NAME, ignore_errors=True)
+    shutil.rmtree(directory / influence_config.SCORES_NAME, ignore_errors=True)
     remove_blocks(directory)
 
 
@@ -260,7 +266,7 @@ def write_top(directory: pathlib.Path, matrix: score_matrix.ScoreMatrix, num: in
     for name, sign in (("helpful", 1), ("harmful", -1)):
         arrays[f"{name}_index"] = matrix.train_ids[np.concatenate([rows for rows, _ in found[name]])]
         arrays[f"{name}_value"] = sign * np.concatenate([values for _, values in found[name]])
-    npz.write(directory / TOP_NAME, arrays)
+    npz.write(directory / influence_config.TOP_NAME, arrays)
 
 
 def write_seconds(directory: pathlib.Path, seconds: np.ndarray) -> None:
@@ -303,7 +309,7 @@ def write_average(
         "harmful": train_ids[np.argsort(average, kind="stable")],
         "provenance": np.array(json.dumps(provenance)),
     }
-    npz.write(directory / AVERAGE_NAME, arrays)
+    npz.write(directory / influence_config.AVERAGE_NAME, arrays)
 
 
 def write_json(path: pathlib.Path, entries: Iterator[tuple[str, Mapping[str, Any]]]) -> None:

@@ -107,7 +107,7 @@ class Computation:
         """The curvature, from its file if it is there, else over the training examples and into the file; once."""
         if self._prepared:
             return
-        folder = self._folder / influence_files.FACTORS_NAME
+        folder = self._folder / influence_config.FACTORS_NAME
         progress("curvature", 0, 1)
         try:
             self.functions.restore(folder, self.model.train)
@@ -173,7 +173,7 @@ class Computation:
         """
         if not self.has_matrix:
             self._join(progress)
-        matrix = artifacts.load_scores(self._folder / influence_files.SCORES_NAME)
+        matrix = artifacts.load_scores(self._folder / influence_config.SCORES_NAME)
         self._write_files(matrix, self._seconds())
         influence_files.remove_blocks(self._folder)
         return matrix
@@ -187,7 +187,7 @@ class Computation:
         return influence_files.block_path(self._folder, self.identity, start)
 
     def _join(self, progress: Progress) -> None:
-        folder, num_train = self._folder / influence_files.SCORES_NAME, len(self.model.train)
+        folder, num_train = self._folder / influence_config.SCORES_NAME, len(self.model.train)
         residuals, converged = np.empty(len(self.test)), np.empty(len(self.test), bool)
         seconds, dtype = np.empty(len(self.test)), self.model.target.dtype.as_numpy_dtype
         with artifacts.drafting_scores(folder, num_train, len(self.test), dtype, overwrite=True) as draft:
@@ -227,7 +227,7 @@ class Computation:
             influence_files.write_json(self._folder / json_name, entries(matrix, self.test.labels, seconds))
         if influence_gallery.can_show(self.model) and self.config.num_shown:
             files.write_text(
-                self._folder / influence_files.GALLERY_NAME, influence_gallery.page(self.config, self.model, matrix)
+                self._folder / influence_config.GALLERY_NAME, influence_gallery.page(self.config, self.model, matrix)
             )
         found = {
             "model": description,
@@ -323,11 +323,11 @@ def summary(computation: Computation, matrix: score_matrix.ScoreMatrix) -> dict[
     config, first = computation.config, matrix.helpfulness(0)
     json_name, _ = influence_files.names(config, matrix.num_test)
     names = (
-        influence_files.SCORES_NAME,
-        influence_files.TOP_NAME,
-        influence_files.AVERAGE_NAME,
+        influence_config.SCORES_NAME,
+        influence_config.TOP_NAME,
+        influence_config.AVERAGE_NAME,
         json_name,
-        influence_files.GALLERY_NAME,
+        influence_config.GALLERY_NAME,
     )
     labels = np.asarray(computation.model.train.labels)
 
@@ -389,7 +389,7 @@ def calculate(
 def run(computation: Computation, progress: Progress = silent) -> score_matrix.ScoreMatrix:
     """All of a computation that is not there yet, in this process."""
     if computation.up_to_date:
-        return artifacts.load_scores(computation.config.directory / influence_files.SCORES_NAME)
+        return artifacts.load_scores(computation.config.directory / influence_config.SCORES_NAME)
     computation.prepare(progress)
     is_left = not computation.has_matrix or computation.store is not None
     for start in computation.starts if is_left else ():

@@ -14,7 +14,7 @@ import numpy as np
 
 from heldout.experiments import subset_rankings
 from heldout.scoring import saved_scores
-from scripts.attribution import influence_files
+from scripts.attribution import influence_config
 from zoo import errors, files, layout, npz
 
 MEMORIZATION, CONSISTENCY = STATISTICS = ("memorization", "consistency_score")
@@ -88,7 +88,7 @@ def _ratio(text: str, ratio: str, saved: saved_scores.SavedScores) -> float:
 
 def _of_file(text: str, column: str) -> Source:
     path = pathlib.Path(text).expanduser()
-    path = path / influence_files.AVERAGE_NAME if path.is_dir() else path
+    path = path / influence_config.AVERAGE_NAME if path.is_dir() else path
     if not path.exists():
         raise errors.MissingFileError(
             f"--ranking={text}: no such file; expected an npz file with train_index, a folder that "
