@@ -227,45 +227,20 @@ def remove_blocks(directory: pathlib.Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def strongest(influence: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the largest values of every column, the largest first; of equal ones the first row, but for the last.
-
-    Args:
-        influence: [n, b].
-        num: k, at most n.
-
-    Returns:
-        (rows [b, k] int64, their values [b, k]).
-    """
-    if num < len(influence) // 4:
-        some = np.sort(np.argpartition(-influence, num - 1, axis=0)[:num], axis=0)
-        order = np.argsort(-np.take_along_axis(influence, some, axis=0), axis=0, kind="stable")
-        rows = np.take_along_axis(some, order, axis=0)
-    else:
-        rows = np.argsort(-influence, axis=0, kind="stable")[:num]
-    return rows.T.astype(np.int64), np.take_along_axis(influence, rows, axis=0).T
-
-
 def write_top(directory: pathlib.Path, matrix: score_matrix.ScoreMatrix, num: int) -> None:
-    """Writes the strongest training examples of each test example; some columns of the matrix are read at a time.
+    """Writes the strongest training examples of each test example; some rows of the matrix are read at a time.
 
     Args:
         directory: `outdir`.
         matrix: the scores.
         num: training examples on either side, or all.
     """
-    num = min(num, matrix.num_train)
     arrays = {"schema_version": np.asarray(SCHEMA_VERSION, np.int64), "test_index": matrix.test_ids}
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"helpful": [], "harmful": []}
-    size = max(1, (1 << 24) // matrix.num_train)
-    for start in range(0, matrix.num_test, size):
-        values = np.asarray(matrix.values[:, start : start + size])
-        influence = -values if matrix.lower_is_better else values
-        found["helpful"].append(strongest(influence, num))
-        found["harmful"].append(strongest(-influence, num))
-    for name, sign in (("helpful", 1), ("harmful", -1)):
-        arrays[f"{name}_index"] = matrix.train_ids[np.concatenate([rows for rows, _ in found[name]])]
-        arrays[f"{name}_value"] = sign * np.concatenate([values for _, values in found[name]])
+    sign = -1 if matrix.lower_is_better else 1
+    for name, is_helpful in (("helpful", True), ("harmful", False)):
+        found = matrix.top_k(min(num, matrix.num_train), largest=is_helpful != matrix.lower_is_better)
+        arrays[f"{name}_index"] = found.ids.T
+        arrays[f"{name}_value"] = sign * found.values.T
     npz.write(directory / influence_config.TOP_NAME, arrays)
 
 

@@ -251,13 +251,12 @@ def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
     Raises:
         InvalidValueError: `options` says again what has a name of its own, or is of another method.
     """
-    taken = [field.name for field in dataclasses.fields(solvers.SOLVERS[config.method])]  # type: ignore[arg-type]
+    taken = {field.name: field.default for field in dataclasses.fields(solvers.SOLVERS[config.method])}  # type: ignore[arg-type]
     own: dict[str, Any] = {"damp" if "damp" in taken else "damping": config.damp, "seed": config.seed}
     if config.method == "lissa":
         own |= {"recursion_depth": config.recursion_depth, "r": config.r, "scale": config.scale}
         own |= {"published": config.compat == "published", "tolerance": config.tolerance}
     own = {name: value for name, value in own.items() if name in taken}
-    defaults = {field.name: field.default for field in dataclasses.fields(solvers.SOLVERS[config.method])}  # type: ignore[arg-type]
     wrong = sorted(name for name in config.options if name in own or name not in taken)
     if wrong:
         free = ", ".join(name for name in taken if name not in own) or "none"
@@ -265,7 +264,7 @@ def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
             f"options {wrong} of {config.method}: expected some of {free}; damping and seed have names of their own"
         )
     for name, value in config.options.items():
-        kind = type(defaults[name])
+        kind = type(taken[name])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise errors.InvalidValueError(f"options {name}={value!r}: expected a value of type {kind.__name__}")
     return own | dict(config.options)
