@@ -143,9 +143,9 @@ def _vectors(arrays: Arrays, settings: Settings) -> Arrays:
 
 def _cg(arrays: Arrays, settings: Settings) -> Arrays:
     train = _examples(arrays, "train")
+    operator = operators.Curvature(plans.make(_target(arrays), train), train, "hessian", batch_size=len(train))
 
     def solve() -> np.ndarray:
-        operator = operators.Curvature(plans.make(_target(arrays), train), train, "hessian", batch_size=len(train))
         solver = conjugate_gradient.ConjugateGradientSolver(
             operator,
             settings["damping"],

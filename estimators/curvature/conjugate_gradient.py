@@ -6,7 +6,7 @@ S the directions and small matrices of the block's size,
 
     X += S (S^T A S)^-1 rho;   Q zeta = Q - A S (S^T A S)^-1   (QR);   S = Q + S zeta^T;   rho = zeta rho
 
-and the residuals are Q rho. The small matrices are float64.
+and the residuals are Q rho. The small matrices are float64, the others of the target's dtype.
 """
 
 from typing import Protocol
@@ -84,7 +84,7 @@ class ConjugateGradientSolver:
 
     def _solve_block(self, vectors: tf.Tensor) -> solutions.Solution:
         values, num_products = tf.zeros_like(vectors), 0
-        residuals = np.where(np.linalg.norm(vectors.numpy(), axis=1) > 0, 1.0, 0.0)
+        residuals = np.where(np.any(vectors.numpy(), axis=1), 1.0, 0.0)
         iterations = 0
         # Rounding parts the recurrence from the true residual: it begins again with what is left, while that helps.
         while iterations < self._max_iterations and (residuals > self._tolerance).any():
@@ -110,35 +110,64 @@ class ConjugateGradientSolver:
         return vectors if self._preconditioner is None else self._preconditioner.inverse_root(vectors)
 
     def _round(self, remainder: tf.Tensor, vectors: tf.Tensor, max_iterations: int) -> tuple[tf.Tensor, int]:
-        """A correction [R, P] for the remainders, and the iterations it took."""
-        dtype = vectors.dtype
-        right = self._transformed(remainder).numpy().astype(np.float64).T  # [P, R]
-        # Columns of very different length would drown one another.
-        lengths = np.linalg.norm(right, axis=0)
-        lengths = np.where(lengths > 0, lengths, 1.0)
-        scale = np.linalg.norm(vectors.numpy(), axis=1)
-        goal = (
-            0.3
-            * self._tolerance
-            * np.where(scale > 0, scale, 1.0)
-            / np.linalg.norm(remainder.numpy(), axis=1).clip(min=np.finfo(np.float64).tiny)
-        )
-        basis, rho = scipy.linalg.qr(right / lengths, mode="economic", overwrite_a=True)
-        directions, total = basis, np.zeros_like(right)
+        """A correction [R, P] for the remainders, and the iterations it took. Columns above are rows [R, P] here."""
+        right = self._transformed(remainder).numpy()
+        # Rows of very different length would drown one another.
+        lengths = _lengths(right)
+        goal = 0.5 * self._tolerance * _lengths(vectors.numpy()) / _lengths(remainder.numpy())
+        # Large arrays are made once: to have new ones each time takes longer than to fill them.
+        rank = min(right.shape)
+        basis, spare = (np.empty_like(right[:rank]) for _ in range(2))
+        rho = _orthonormal(right / lengths[:, None].astype(right.dtype), basis)
+        directions, total, change = basis.copy(), np.zeros_like(right), np.empty_like(right)
         iteration = 0
         while iteration < max_iterations:
             iteration += 1
-            moved = tf.constant(np.ascontiguousarray(directions.T), dtype)
-            products = self._transformed(self._products(self._transformed(moved))).numpy().astype(np.float64).T
-            gram = directions.T @ products
+            products = self._system_products(directions)
+            gram = (directions @ products.T).astype(np.float64)
             inverse = _positive_inverse((gram + gram.T) / 2)
-            total += directions @ (inverse @ rho)
-            basis, zeta = scipy.linalg.qr(basis - products @ inverse, mode="economic", overwrite_a=True)
-            directions = basis + directions @ zeta.T
+            total += _combined((inverse @ rho).T, directions, change)
+            basis -= _combined(inverse, products, spare)
+            zeta = _orthonormal(basis, spare)
+            basis, spare = spare, basis
+            np.add(basis, _combined(zeta, directions, spare), out=directions)
             rho = zeta @ rho
             if (np.linalg.norm(rho, axis=0) <= goal).all():
                 break
-        return self._transformed(tf.constant(np.ascontiguousarray((total * lengths).T), dtype)), iteration
+        return self._transformed(tf.constant(total * lengths[:, None].astype(total.dtype))), iteration
+
+    def _system_products(self, rows: np.ndarray) -> np.ndarray:
+        """[R, P], rows multiplied by the matrix between the roots of the preconditioner."""
+        return self._transformed(self._products(self._transformed(tf.constant(rows)))).numpy()
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """[R] float64, 1 for rows of zeros."""
+    lengths = np.array([np.linalg.norm(row) for row in rows], np.float64)
+    return np.where(lengths > 0, lengths, 1.0)
+
+
+def _combined(matrix: np.ndarray, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """`out`, a float64 matrix times rows of any dtype."""
+    return np.matmul(matrix.astype(rows.dtype), rows, out=out)
+
+
+def _orthonormal(rows: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Writes an orthonormal basis Q [min(R, P), P] of rows [R, P], and returns Z, float64, with rows = Z^T Q.
+
+    By the Cholesky factor of their inner products, some ten times as fast as by reflections, where they are so
+    independent that it leaves Q orthonormal; otherwise by reflections, for which they may depend on one another.
+    """
+    gram = (rows @ rows.T).astype(np.float64)
+    eigenvalues = np.linalg.eigvalsh(gram)
+    # What is lost of Q's orthonormality is some rounding over this ratio.
+    if len(rows) == len(out) and eigenvalues[0] > 1e3 * np.finfo(rows.dtype).eps * eigenvalues[-1]:
+        lower = np.linalg.cholesky(gram)
+        _combined(np.linalg.inv(lower), rows, out)
+        return lower.T
+    basis, upper = scipy.linalg.qr(rows.T, mode="economic")
+    out[:] = basis.T
+    return upper.astype(np.float64)
 
 
 def _positive_inverse(gram: np.ndarray) -> np.ndarray:

@@ -12,12 +12,14 @@ gradients, not a Gauss-Newton matrix. No damping is part of an operator: solvers
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, examples, parameters
+from estimators import errors, examples, parameters, targets
+from estimators.curvature import vectorised
 from estimators.derivatives import per_example, plans
 
 KINDS = ("hessian", "gauss_newton", "empirical_fisher")
@@ -117,10 +119,9 @@ class Curvature:
         Raises:
             NotFiniteError: a product is NaN or infinite.
         """
-        total = tf.zeros_like(vectors)
-        for batch in self._train.batches(min(self._batch_size, len(self._train))):
-            total += self._sums(batch.inputs, batch.labels, vectors)
-        return self._finished(total / len(self._train), vectors)
+        batches = self._train.batches(min(self._batch_size, len(self._train)))
+        parts = (self._sums(batch.inputs, batch.labels, vectors) for batch in batches)
+        return self._finished(functools.reduce(tf.add, parts) / len(self._train), vectors)
 
     def batch_products(self, vectors: tf.Tensor, positions: np.ndarray) -> tf.Tensor:
         """[R, P] -> [R, P], products with the curvature of the mean loss of some training examples alone.
@@ -179,8 +180,8 @@ class Curvature:
 
     def _finished(self, means: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         self.num_products += int(vectors.shape[0])
-        result = means + self._decay * vectors
-        if not bool(tf.reduce_all(tf.math.is_finite(result))):
+        result, is_finite = _with_decay(means, self._decay, vectors)
+        if not bool(is_finite):
             raise errors.NotFiniteError(
                 f"a product with the {self.kind} is not finite; check that losses and weights are, and the vectors"
             )
@@ -202,6 +203,13 @@ def explicit(operator: Operator, block: int = 256) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
+@tf.function(autograph=False, reduce_retracing=True)
+def _with_decay(means: tf.Tensor, decay: tf.Tensor, vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(the products, whether all are finite)."""
+    result = means + decay * vectors
+    return result, tf.reduce_all(tf.math.is_finite(result))
+
+
 # (inputs, labels, vectors [R, P]) -> [R, P], the products summed over the examples.
 _Sums = Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -213,14 +221,11 @@ def _hessian(plan: plans.Plan) -> _Sums:
     def sums(inputs: Any, labels: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         def product(vector: tf.Tensor) -> tf.Tensor:
             with tf.autodiff.ForwardAccumulator(variables, parameters.unflatten(vector, target.parameters)) as forward:
-                with tf.GradientTape() as tape:
-                    loss = tf.reduce_sum(target.losses(inputs, labels))
-                gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-                gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+                gradients = _summed_gradients(target, inputs, labels)
             zero = tf.UnconnectedGradients.ZERO
             return parameters.flatten([forward.jvp(g, unconnected_gradients=zero) for g in gradients])
 
-        return _one_after_the_other(product, vectors)
+        return vectorised.for_each(product, vectors, _num_together(target, inputs, labels))
 
     return sums
 
@@ -242,9 +247,21 @@ def _gauss_newton(plan: plans.Plan) -> _Sums:
             )
             return parameters.flatten([tf.convert_to_tensor(gradient) for gradient in found])
 
-        return _one_after_the_other(product, vectors)
+        return vectorised.for_each(product, vectors, _num_together(target, inputs, labels))
 
     return sums
+
+
+def _summed_gradients(target: targets.Target, inputs: Any, labels: tf.Tensor) -> list[tf.Tensor]:
+    """Of the summed loss, one for each variable."""
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(target.losses(inputs, labels))
+    found = tape.gradient(loss, target.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(gradient) for gradient in found]
+
+
+def _num_together(target: targets.Target, inputs: Any, labels: tf.Tensor) -> int:
+    return vectorised.num_together(lambda *batch: _summed_gradients(target, *batch), inputs, labels)
 
 
 def _curved_outputs(
@@ -265,10 +282,3 @@ def _empirical_fisher(plan: plans.Plan) -> _Sums:
         return tf.matmul(tf.matmul(vectors, rows, transpose_b=True), rows)
 
     return sums
-
-
-def _one_after_the_other(product: Callable[[tf.Tensor], tf.Tensor], vectors: tf.Tensor) -> tf.Tensor:
-    """Each vector in turn: measured, a batch of vectors is no faster and takes as many times the memory."""
-    if vectors.shape[0] == 1:
-        return product(vectors[0])[None]
-    return tf.map_fn(product, vectors, parallel_iterations=1)

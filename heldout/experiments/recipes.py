@@ -12,6 +12,7 @@ from heldout import subsets
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
 from heldout.experiments import label_noise, training_config, training_files
+from heldout.running import settings
 from zoo import errors, files, layout, registry
 
 # A recipe has the first version that knows its members: 1 knows nothing of noise and sampling, 2 nothing of rankings.
@@ -290,16 +291,4 @@ def check_random_subsets(zoo: files.PathLike, experiment: str) -> None:
 
 def differences(stored: Recipe, asked: Recipe) -> str:
     """One line for each value that two recipes do not share."""
-    old, new = _flat(stored.to_json()), _flat(asked.to_json())
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key) and key != "dataset_flag"]
-    return "\n".join(f"  {key}: stored {old.get(key)!r}, asked for {new.get(key)!r}" for key in keys)
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
+    return settings.differences(stored.to_json(), asked.to_json(), ignored=("dataset_flag",))

@@ -8,7 +8,6 @@ with num_classes and the options; the module is called as module(images, is_trai
 """
 
 from collections.abc import Callable, Mapping
-import importlib
 import inspect
 import re
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from heldout.models import conv5, lenet, mlp, resnet50, small_inception, small_resnet, vgg, vit
+from heldout.running import user_code
 from zoo import errors
 
 ARCHITECTURES: dict[str, Callable[..., tf.Module]] = {
@@ -112,25 +112,12 @@ def _check_sizes(num_classes: int, image_shape: tuple[int, int, int]) -> None:
 def _find(name: str) -> Callable[..., tf.Module]:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    module_name, separator, attribute = name.partition(":")
-    if not (separator and module_name and attribute):
+    if not user_code.is_name(name):
         raise errors.InvalidValueError(
             f"architecture {name!r} is unknown; use one of {', '.join(sorted(ARCHITECTURES))}, a width behind those "
             "that have one as in resnet18_64, or package.module:callable for your own"
         )
-    try:
-        constructor = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise errors.InvalidValueError(
-            f"architecture {name!r} cannot be imported ({error}); give package.module:callable with a package on "
-            f"PYTHONPATH, or one of {', '.join(sorted(ARCHITECTURES))}"
-        ) from error
-    if not callable(constructor):
-        raise errors.InvalidValueError(
-            f"architecture {name!r}: {attribute} is a {type(constructor).__name__}, expected a callable that returns "
-            "a tf.Module"
-        )
-    return constructor
+    return user_code.load(name, f"architecture {name!r}")
 
 
 def _check_arguments(name: str, constructor: Callable[..., tf.Module], arguments: Mapping[str, Any]) -> None:

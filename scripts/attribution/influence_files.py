@@ -27,6 +27,7 @@ import numpy as np
 
 from estimators import artifacts, score_matrix
 from estimators import errors as estimator_errors
+from heldout.running import settings
 from scripts.attribution import influence_config
 from zoo import errors, files, npz
 
@@ -91,7 +92,7 @@ def adopt(config: influence_config.InfluenceConfig, identity: Mapping[str, Any],
     path = config.directory / influence_config.CONFIG_NAME
     if path.exists() and _has_results(config.directory):
         record = files.read_json(path)
-        others = _differences(record.get("identity"), identity)
+        others = settings.differences(record.get("identity"), identity)
         if not others and not artifacts.predictions_agree(record.get("predictions", []), predictions):
             others = "  the predictions of the first examples: weights that are not differentiated are others"
         if others and not config.overwrite:
@@ -170,28 +171,6 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
         process = path.name.rpartition(".tmp-")[2].partition("-")[0]
         if path.is_dir() and process.isdigit() and not files.is_running(int(process)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _differences(stored: Any, wanted: Mapping[str, Any]) -> str:
-    """One line for each value that two computations do not share; empty where they share all."""
-    old, new = _flat(stored if isinstance(stored, dict) else {}), _flat(wanted)
-    return "\n".join(
-        f"  {name}: there {_short(old.get(name))}, asked for {_short(new.get(name))}"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
-    )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 120 else f"{text[:100]}..."
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
-    return flat
 
 
 def block_path(directory: pathlib.Path, identity: Mapping[str, Any], start: int) -> pathlib.Path:

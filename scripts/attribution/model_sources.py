@@ -8,7 +8,6 @@ model it is.
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
-import importlib
 import pathlib
 from typing import Any
 
@@ -20,6 +19,7 @@ from estimators import examples, parameters, targets
 from heldout.datasets import dataset as dataset_lib
 from heldout.datasets import registry as datasets
 from heldout.evaluation import judging
+from heldout.running import user_code
 from scripts.attribution import run_models, source_config
 from zoo import errors
 
@@ -208,20 +208,9 @@ def _keras_file(path: str) -> Any:
 
 def _call(name: str) -> Any:
     """What the user's function returns."""
-    module_name, separator, attribute = name.partition(":")
-    if not (separator and module_name and attribute):
+    if not user_code.is_name(name):
         raise errors.InvalidValueError(
             f"--model={name}: expected package.module:callable, or the path of a .keras file; for a run of a zoo give "
             "--run or --zoo"
         )
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise errors.InvalidValueError(
-            f"--model={name}: cannot be imported ({error}); the package must lie in this folder or on PYTHONPATH"
-        ) from error
-    if not callable(function):
-        raise errors.InvalidValueError(
-            f"--model={name}: is a {type(function).__name__}; expected a function that returns the model"
-        )
-    return function()
+    return user_code.load(name, f"--model={name}")()

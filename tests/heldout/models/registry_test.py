@@ -118,7 +118,7 @@ def test_names_that_cannot_be_imported(name):
 
 
 def test_names_that_are_not_callable(own):
-    with pytest.raises(errors.InvalidValueError, match="number is a int"):
+    with pytest.raises(errors.InvalidValueError, match=r"number.: is a int; expected a callable"):
         registry.build(f"{own}:number", 4, (8, 8, 1))
 
 

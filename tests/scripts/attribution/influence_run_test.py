@@ -160,9 +160,9 @@ def test_factors_are_kept_and_used_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"damp": 0.1}, "solver.damping: there 0.05, asked for 0.1"),
-        ({"method": "conjugate_gradient"}, 'solver.solver: there "explicit", asked for "conjugate_gradient"'),
-        ({"test_sample_num": 1}, "test_examples: there "),
+        ({"damp": 0.1}, "solver.damping: stored 0.05, asked for 0.1"),
+        ({"method": "conjugate_gradient"}, "solver.solver: stored 'explicit', asked for 'conjugate_gradient'"),
+        ({"test_sample_num": 1}, "test_examples: other content"),
     ],
 )
 def test_another_config_is_refused_and_overwritten_on_demand(tmp_path, changed, named):

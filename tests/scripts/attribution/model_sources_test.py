@@ -160,7 +160,7 @@ def test_a_keras_file_with_a_data_set(tmp_path):
     ("text", "message"),
     [
         ("def make(): return linear_model.model()", "gives a model without examples; return"),
-        ("make = 3", "is a int; expected a function that returns the model"),
+        ("make = 3", "is a int; expected a callable"),
         ("", "cannot be imported"),
     ],
 )
