@@ -29,7 +29,8 @@ def compute(
         num_workers: on a cluster; None for as many as it has room for.
 
     Yields:
-        {"progress": [stage, done, all]}, {"note": text}, and at the end {"finished": ...}, see `influence_run.summary`.
+        {"progress": [stage, done, all]}, {"note": text}, and at the end {"finished": ...} of
+        `influence_results.summary`.
 
     Raises:
         HeldoutError: what the worker reports.

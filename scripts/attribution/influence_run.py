@@ -8,7 +8,7 @@ A computation has three parts: `prepare` (the curvature, kept in a file), `compu
 which may be done anywhere and in any order, and `finish`. What is there already is not computed again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import datetime
 import json
@@ -26,7 +26,7 @@ from scripts.attribution import (
     gradient_store,
     influence_config,
     influence_files,
-    influence_gallery,
+    influence_results,
     model_sources,
 )
 from zoo import errors, files
@@ -174,7 +174,7 @@ class Computation:
         if not self.has_matrix:
             self._join(progress)
         matrix = artifacts.load_scores(self._folder / influence_config.SCORES_NAME)
-        self._write_files(matrix, self._seconds())
+        influence_results.write(self.config, self.identity, self.model, self.test, matrix, self._seconds())
         influence_files.remove_blocks(self._folder)
         return matrix
 
@@ -217,33 +217,6 @@ class Computation:
             raise errors.MissingFileError(f"{path}: missing or damaged; the same command computes it again")
         return block
 
-    def _write_files(self, matrix: score_matrix.ScoreMatrix, seconds: np.ndarray) -> None:
-        json_name, meta_name = influence_files.names(self.config, matrix.num_test)
-        average = average_influence(matrix)
-        description = dict(self.model.description)
-        influence_files.write_top(self._folder, matrix, self.config.top_k)
-        influence_files.write_average(self._folder, matrix.train_ids, matrix.test_ids, average, self.identity)
-        if self.config.writes_json(matrix.num_train, matrix.num_test):
-            influence_files.write_json(self._folder / json_name, entries(matrix, self.test.labels, seconds))
-        if influence_gallery.can_show(self.model) and self.config.num_shown:
-            files.write_text(
-                self._folder / influence_config.GALLERY_NAME, influence_gallery.page(self.config, self.model, matrix)
-            )
-        found = {
-            "model": description,
-            "method": matrix.method,
-            "effective_damping": self.config.effective_damping,
-            "num_converged": int(np.sum(matrix.converged)) if matrix.converged is not None else None,
-            "largest_residual": _largest(matrix.residuals),
-            "train_index": matrix.train_ids.tolist(),
-            "test_sample_index_list": matrix.test_ids.tolist(),
-            "time_calc_influence_s": [influence_files.rounded(value) for value in seconds],
-            "harmful": np.argsort(average, kind="stable").tolist(),
-            "helpful": np.argsort(-average, kind="stable").tolist(),
-            "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        files.write_json(self._folder / meta_name, influence_files.meta(self.config, self.identity, found))
-
 
 def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
     """Options of the solver: those of the config under the names of the method, then `options`.
@@ -270,28 +243,6 @@ def solver_options(config: influence_config.InfluenceConfig) -> dict[str, Any]:
     return own | dict(config.options)
 
 
-def average_influence(matrix: score_matrix.ScoreMatrix) -> np.ndarray:
-    """[num_train] float64, influence averaged over the test examples; positive helps."""
-    total = np.zeros(matrix.num_train)
-    rows = max(1, (1 << 24) // max(1, matrix.num_test))
-    for start in range(0, matrix.num_train, rows):
-        total[start : start + rows] = np.asarray(matrix.values[start : start + rows], np.float64).mean(axis=1)
-    return -total if matrix.lower_is_better else total
-
-
-def entries(
-    matrix: score_matrix.ScoreMatrix, labels: np.ndarray, seconds: np.ndarray
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the JSON file says, test example by test example; of a memory map some columns are read at a time."""
-    size = max(1, (1 << 24) // matrix.num_train)
-    for start in range(0, matrix.num_test, size):
-        block = np.asarray(matrix.values[:, start : start + size])
-        for column in range(block.shape[1]):
-            influence = -block[:, column] if matrix.lower_is_better else block[:, column]
-            test_id, number = int(matrix.test_ids[start + column]), start + column
-            yield str(test_id), influence_files.entry(labels[number], test_id, float(seconds[number]), influence)
-
-
 def _identity(
     config: influence_config.InfluenceConfig,
     model: model_sources.Loaded,
@@ -309,40 +260,6 @@ def _identity(
         "test_examples": test.fingerprint(),
     }
     return dict(json.loads(json.dumps(found)))
-
-
-def _largest(residuals: np.ndarray | None) -> float | None:
-    """The largest residual that was looked at; None where none was."""
-    seen = residuals[np.isfinite(residuals)] if residuals is not None else np.zeros(0)
-    return float(seen.max()) if seen.size else None
-
-
-def summary(computation: Computation, matrix: score_matrix.ScoreMatrix) -> dict[str, Any]:
-    """What a program prints, as JSON: sizes, files, what did not converge, rankings of the first test example."""
-    config, first = computation.config, matrix.helpfulness(0)
-    json_name, _ = influence_files.names(config, matrix.num_test)
-    names = (
-        influence_config.SCORES_NAME,
-        influence_config.TOP_NAME,
-        influence_config.AVERAGE_NAME,
-        json_name,
-        influence_config.GALLERY_NAME,
-    )
-    labels = np.asarray(computation.model.train.labels)
-
-    def described(order: np.ndarray) -> list[list[Any]]:
-        return [[int(matrix.train_ids[row]), np.asarray(labels[row]).tolist(), float(first[row])] for row in order[:3]]
-
-    return {
-        "num_train": matrix.num_train,
-        "num_test": matrix.num_test,
-        "files": [str(config.directory / name) for name in names if (config.directory / name).exists()],
-        "num_not_converged": int(np.sum(~matrix.converged)) if matrix.converged is not None else 0,
-        "largest_residual": _largest(matrix.residuals),
-        "first": [int(matrix.test_ids[0]), np.asarray(computation.test.labels[0]).tolist()],
-        "helpful": described(matrix.helpful(0)),
-        "harmful": described(matrix.harmful(0)),
-    }
 
 
 def calculate(
@@ -377,9 +294,9 @@ def calculate(
         matrix = run(computation, progress)
     _, meta_name = influence_files.names(config, matrix.num_test)
     seconds = np.array(files.read_json(config.directory / meta_name)["time_calc_influence_s"], np.float64)
-    average = average_influence(matrix)
+    average = influence_results.average_influence(matrix)
     return Influences(
-        dict(entries(matrix, computation.test.labels, seconds)),
+        dict(influence_results.entries(matrix, computation.test.labels, seconds)),
         np.argsort(average, kind="stable").tolist(),
         np.argsort(-average, kind="stable").tolist(),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from estimators import errors as estimator_errors
 from heldout import devices
 from heldout.running import workers
-from scripts.attribution import influence_config, influence_run, model_sources, source_config
+from scripts.attribution import influence_config, influence_results, influence_run, model_sources, source_config
 from zoo import errors
 
 
@@ -52,7 +52,8 @@ def _perform(
     else:
         was_there = computation.up_to_date
         matrix = influence_run.run(computation, advance)
-        send({"finished": influence_run.summary(computation, matrix) | {"up_to_date": was_there}})
+        summary = influence_results.summary(computation.config, computation.model, computation.test, matrix)
+        send({"finished": summary | {"up_to_date": was_there}})
 
 
 def _description(computation: influence_run.Computation) -> dict[str, Any]:

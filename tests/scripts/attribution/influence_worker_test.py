@@ -35,24 +35,32 @@ def scores(folder):
     return artifacts.load_scores(folder / "scores", verify=True).values
 
 
+def blocks(folder):
+    return list(folder.glob(".blocks-*/*.npz"))
+
+
 @pytest.mark.slow
 def test_workers_of_a_cluster_give_the_same_scores(run, tmp_path):
     pytest.importorskip("ray", reason="pip install 'heldout[ray]'")
     for name, arguments in (("here", []), ("there", ["--runner=ray", "--workers=2"])):
         subprocess.run(command(run, tmp_path / name, *arguments), check=True, cwd=_ROOT, capture_output=True)
-    np.testing.assert_allclose(scores(tmp_path / "there"), scores(tmp_path / "here"), rtol=1e-4, atol=1e-9)
+    here = scores(tmp_path / "here")
+    # Workers have fewer threads each, so that sums are rounded otherwise.
+    np.testing.assert_allclose(scores(tmp_path / "there"), here, atol=1e-6 * np.abs(here).max())
 
 
 @pytest.mark.slow
 def test_a_killed_computation_goes_on_and_gives_the_same_bytes(run, tmp_path):
     subprocess.run(command(run, tmp_path / "whole"), check=True, cwd=_ROOT, capture_output=True)
-    killed = 0
-    for seconds in (3.0, 6.0, 9.0, 10.0, 11.0):
+    kept = [0]
+    for _ in range(3):
         process = subprocess.Popen(command(run, tmp_path / "killed"), cwd=_ROOT, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and len(blocks(tmp_path / "killed")) <= kept[-1]:
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed
+        assert process.wait() == -signal.SIGKILL
+        kept.append(len(blocks(tmp_path / "killed")))
+    assert kept == sorted(set(kept))
     subprocess.run(command(run, tmp_path / "killed"), check=True, cwd=_ROOT, capture_output=True)
     assert (tmp_path / "killed" / "scores" / "values.npy").read_bytes() == (
         tmp_path / "whole" / "scores" / "values.npy"
