@@ -72,6 +72,13 @@ PROGRAMS = [
     "merge_zoos",
     "compute_influence_functions",
     "train_on_most_influential",
+    "train_model",
+    "train_sweep",
+    "compute_jacobian_stats",
+    "merge_jacobian_stats",
+    "aggregate_jacobian_stats",
+    "plot_jacobian_stats",
+    "plot_sensitivity",
 ]
 
 setuptools.setup(
@@ -104,6 +111,8 @@ setuptools.setup(
         "zoo.remote",
         "scripts",
         "scripts.attribution",
+        "scripts.jacobian_stats",
+        "scripts.model_training",
     ],
     package_data={"heldout.report": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,

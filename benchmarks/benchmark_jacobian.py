@@ -5,21 +5,22 @@
 The 5-layer convolutional network of width 64 and ResNet-18 of width 64 without batch normalisation, on 32 x 32 images,
 with 10 and 100 outputs; the largest singular value of the logits' Jacobian of each example to a relative 1e-4, by
 
-    ours        what measuring.measure chooses: K passes to all singular values at 10, an iteration to the top at 100
+    ours        what measuring.Measurer chooses: K passes to all singular values at 10, an iteration to the top at 100
     published   K backward passes that form the gradients of the parameters too, then power iteration on the matrix;
                 corrected: until sigma changes by less than 1e-8 of itself, instead of by an absolute number
     input_only  the same K passes by the input alone, then eigenvalues
     pfor        tape.batch_jacobian, then eigenvalues
 
-Each way runs in a process of its own, in turn, so that its peak of memory is its own; compiling is left out, and a
-processor's seconds stand beside the clock's, since others may use the machine. The norms are checked against those of
-the dense Jacobian. Writes benchmarks/results/jacobian.json.
+All have as many examples at a time. They run in turn in one process, again and again, and what counts is the median of
+the ratios of each turn, by the clock and by the seconds of processors: others may use the machine. Compiling is left
+out. The peak of memory above that of the network is measured in a process for each way (Linux). The norms are
+checked against those of the dense Jacobian. Writes benchmarks/results/jacobian.json.
 """
 
 from collections.abc import Callable
 import itertools
 import json
-import resource
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -30,12 +31,16 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import environment
-from estimators.jacobian import functions, gram, lanczos, pointwise
+from estimators.jacobian import functions, gram, measuring
 
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each way; the median counts.")
-_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 8, "Images.")
-_ONLY = flags.DEFINE_multi_string("only", [], "Cases to run, such as cnn_10; all if none.")
-_WAY = flags.DEFINE_string("way", None, "One way alone, in this process, printed as JSON: cnn_10_ours and its like.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Turns; the median counts.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 16, "Images.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 4, "Images at a time.")
+_ONLY = flags.DEFINE_multi_string("only", [], "Cases to run, such as cnn_10; all, and a file of results, if none.")
+_WAYS_FLAG = flags.DEFINE_multi_string("ways", [], "Ways beside ours; all if none.")
+_MEMORY_OF = flags.DEFINE_string(
+    "memory_of", None, "One way, as cnn_10_ours, whose memory is printed and nothing else."
+)
 
 _CASES = ("cnn_10", "resnet_10", "cnn_100", "resnet_100")
 _WAYS = ("ours", "published", "input_only", "pfor")
@@ -43,63 +48,88 @@ _WIDTH = 64
 
 
 def main(argv: list[str]) -> None:
-    """Runs every way in its own process, or the one that is asked for in this."""
+    """Runs every case, or measures the memory that is asked for."""
     del argv
-    if _WAY.value:
-        print(json.dumps(_measure(*_WAY.value.split("_", 2))))
+    if _MEMORY_OF.value:
+        print(_megabytes(*_MEMORY_OF.value.split("_", 2)))
         return
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found = {}
     for case in _ONLY.value or _CASES:
-        found[case] = {}
-        for way in _WAYS:
-            options = [f"--way={case}_{way}", f"--repeats={_REPEATS.value}", f"--num_examples={_NUM_EXAMPLES.value}"]
-            command = [sys.executable, "-m", "benchmarks.benchmark_jacobian", *options]
-            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            found[case][way] = result
-            print(
-                f"{case:<11} {way:<11} {result['seconds'] * 1e3:9.0f} ms {result['processor_seconds'] * 1e3:9.0f} ms "
-                f"of processors {result['megabytes']:7.0f} MB, off by {result['largest_error']:.1e}",
-                flush=True,
-            )
-    ratios = {case: _ratios(ways) for case, ways in found.items()}
-    print(json.dumps(ratios, indent=1))
-    print(environment.save("jacobian", {"cases": found, "ratios": ratios, "num_examples": _NUM_EXAMPLES.value}))
+        found[case] = _compare(case, ["ours", *(_WAYS_FLAG.value or _WAYS[1:])])
+        print(case, json.dumps(found[case], indent=1), flush=True)
+    if not _ONLY.value:
+        settings = {"num_examples": _NUM_EXAMPLES.value, "batch_size": _BATCH_SIZE.value, "repeats": _REPEATS.value}
+        print(environment.save("jacobian", {"cases": found, **settings}))
 
 
-def _ratios(ways: dict[str, dict[str, float]]) -> dict[str, float]:
-    """How many times faster ours is than the others, by the clock and by the processors."""
+def _compare(case: str, ways: list[str]) -> dict[str, dict[str, float]]:
+    """Seconds, memory and error of each way, and how many times faster ours is."""
+    network, function, inputs = _network(case)
+    computes = {way: _MAKE[way](network, function) for way in ways}
+    truth = _dense_norms(function, inputs)
+    worst = {way: float(np.abs(compute(inputs) / truth - 1).max()) for way, compute in computes.items()}
+    if max(worst.values()) > 1e-4:
+        raise ValueError(f"{case}: norms are off by {worst}")
+    clock: dict[str, list[float]] = {way: [] for way in ways}
+    processors: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(_REPEATS.value):
+        for way, compute in computes.items():
+            start, used = time.perf_counter(), time.process_time()
+            compute(inputs)
+            clock[way].append(time.perf_counter() - start)
+            processors[way].append(time.process_time() - used)
     return {
-        f"{way}_{quantity}": ways[way][quantity] / ways["ours"][quantity]
-        for way in _WAYS[1:]
-        for quantity in ("seconds", "processor_seconds")
+        way: {
+            "seconds": statistics.median(clock[way]),
+            "processor_seconds": statistics.median(processors[way]),
+            "ratio_of_seconds": _median_ratio(clock[way], clock["ours"]),
+            "ratio_of_processor_seconds": _median_ratio(processors[way], processors["ours"]),
+            "megabytes": _memory_of(f"{case}_{way}"),
+            "largest_error": worst[way],
+        }
+        for way in ways
     }
 
 
-def _measure(model: str, num_outputs: str, way: str) -> dict[str, float]:
+def _median_ratio(theirs: list[float], ours: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+def _memory_of(name: str) -> float:
+    options = [f"--memory_of={name}", f"--num_examples={_NUM_EXAMPLES.value}", f"--batch_size={_BATCH_SIZE.value}"]
+    command = [sys.executable, "-m", "benchmarks.benchmark_jacobian", *options]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def _megabytes(model: str, num_outputs: str, way: str) -> float:
+    network, function, inputs = _network(f"{model}_{num_outputs}")
+    compute = _MAKE[way](network, function)
+    before = _status("VmRSS")
+    compute(inputs[: _BATCH_SIZE.value])
+    # Compiling is done; the peak begins anew from here.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    compute(inputs)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    """Kilobytes."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _network(case: str) -> tuple["_Network", functions.Function, np.ndarray]:
+    model, num_outputs = case.split("_")
     network = _Network(model, int(num_outputs))
     inputs = np.random.default_rng(1).normal(size=(_NUM_EXAMPLES.value, 32, 32, 3)).astype(np.float32)
-    function = functions.of(network, inputs)
-    compute = {"ours": _ours, "published": _published, "input_only": _input_only, "pfor": _pfor}[way](
-        network, function, inputs
+    return network, functions.of(network, inputs), inputs
+
+
+def _batched(compute: Callable[[tf.Tensor], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    size = _BATCH_SIZE.value
+    return lambda inputs: np.concatenate(
+        [compute(tf.constant(inputs[k : k + size])) for k in range(0, len(inputs), size)]
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    norms = compute()
-    seconds, processors = [], []
-    for _ in range(_REPEATS.value):
-        start, used = time.perf_counter(), time.process_time()
-        norms = compute()
-        seconds.append(time.perf_counter() - start)
-        processors.append(time.process_time() - used)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    error = float(np.abs(norms / _dense_norms(function, inputs) - 1).max())
-    if error > 1e-4:
-        raise ValueError(f"{way} of {model} with {num_outputs} outputs is off by {error}")
-    return {
-        "seconds": statistics.median(seconds),
-        "processor_seconds": statistics.median(processors),
-        "megabytes": (peak - before) / 1024,
-        "largest_error": error,
-    }
 
 
 def _dense_norms(function: functions.Function, inputs: np.ndarray) -> np.ndarray:
@@ -109,22 +139,12 @@ def _dense_norms(function: functions.Function, inputs: np.ndarray) -> np.ndarray
     return np.linalg.norm(np.concatenate(rows), 2, axis=(1, 2))
 
 
-def _ours(network: "_Network", function: functions.Function, inputs: np.ndarray) -> Callable[[], np.ndarray]:
-    metrics = ["jacobian_operator_norm"]
-    evaluator = pointwise.Evaluator(
-        function,
-        metrics,
-        ["none"],
-        target_logit_only=False,
-        method="auto",
-        config=lanczos.Config(batch_size=len(inputs)),
-        num_samples=1,
-    )
-    labels, owners = np.zeros(len(inputs), np.int64), np.arange(len(inputs))[:, None]
-    return lambda: evaluator.values(inputs, labels, owners)[0]["jacobian_operator_norm", "none"]
+def _ours(network: "_Network", function: functions.Function) -> Callable[[np.ndarray], np.ndarray]:
+    measurer = measuring.Measurer(function, batch_size=_BATCH_SIZE.value)
+    return lambda inputs: measurer.measure((inputs, np.zeros(len(inputs), np.int64))).columns[0].values
 
 
-def _published(network: "_Network", function: functions.Function, inputs: np.ndarray) -> Callable[[], np.ndarray]:
+def _published(network: "_Network", function: functions.Function) -> Callable[[np.ndarray], np.ndarray]:
     variables = list(network.trainable_variables)
 
     @tf.function(autograph=False)
@@ -146,7 +166,7 @@ def _published(network: "_Network", function: functions.Function, inputs: np.nda
         )
         return _power_iteration(tf.transpose(state[1].stack(), [1, 0, 2])), state[2]
 
-    return lambda: compute(tf.constant(inputs))[0].numpy()
+    return _batched(lambda inputs: compute(inputs)[0].numpy())
 
 
 def _power_iteration(rows: tf.Tensor) -> tf.Tensor:
@@ -169,7 +189,7 @@ def _power_iteration(rows: tf.Tensor) -> tf.Tensor:
     return tf.while_loop(lambda k, u, s, change: (change > 1e-8) & (k < 5000), step, state)[2]
 
 
-def _input_only(network: "_Network", function: functions.Function, inputs: np.ndarray) -> Callable[[], np.ndarray]:
+def _input_only(network: "_Network", function: functions.Function) -> Callable[[np.ndarray], np.ndarray]:
     @tf.function(autograph=False)
     def compute(inputs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(persistent=True) as tape:
@@ -185,10 +205,10 @@ def _input_only(network: "_Network", function: functions.Function, inputs: np.nd
         _, rows = tf.while_loop(lambda k, _: k < outputs.shape[1], one, (0, rows), parallel_iterations=1)
         return _products(tf.transpose(rows.stack(), [1, 0, 2]))
 
-    return lambda: _largest(compute(tf.constant(inputs)))
+    return _batched(lambda inputs: _largest(compute(inputs)))
 
 
-def _pfor(network: "_Network", function: functions.Function, inputs: np.ndarray) -> Callable[[], np.ndarray]:
+def _pfor(network: "_Network", function: functions.Function) -> Callable[[np.ndarray], np.ndarray]:
     @tf.function(autograph=False)
     def compute(inputs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
@@ -197,7 +217,7 @@ def _pfor(network: "_Network", function: functions.Function, inputs: np.ndarray)
         rows = tape.batch_jacobian(outputs, inputs)
         return _products(tf.reshape(rows, [*outputs.shape, -1]))
 
-    return lambda: _largest(compute(tf.constant(inputs)))
+    return _batched(lambda inputs: _largest(compute(inputs)))
 
 
 def _products(rows: tf.Tensor) -> tf.Tensor:
@@ -207,6 +227,9 @@ def _products(rows: tf.Tensor) -> tf.Tensor:
 
 def _largest(products: tf.Tensor) -> np.ndarray:
     return np.sqrt(np.linalg.eigvalsh(products.numpy())[:, -1])
+
+
+_MAKE = {"ours": _ours, "published": _published, "input_only": _input_only, "pfor": _pfor}
 
 
 class _Network(tf.Module):

@@ -1,8 +1,9 @@
 """Input Jacobians J = df/dx of single examples: how sensitive a network is to its input, at each of them.
 
     function = functions.of(model, images)                             # checked on the first images
-    statistics = measuring.measure(function, (images, labels), metrics=("jacobian", "jacobian_operator_norm"),
-                                   normalisations=("none", "softmax"), places={"shift": places.Shifts()})
+    measurer = measuring.Measurer(function, metrics=("jacobian", "jacobian_operator_norm"),
+                                  normalisations=("none", "softmax"), places={"shift": places.Shifts()})
+    statistics = measurer.measure((images, labels))                    # as often as wanted, compiled once
     summaries.summarise(statistics.column("jacobian_operator_norm", "none").values, statistics.ids)
 
 Sources: Gamba, Azizpour & Bjorkman (2023, arXiv:2301.12309); Gamba et al. (2023, arXiv:2209.10080). f are logits
@@ -13,6 +14,7 @@ From the bottom upwards; each line uses those above it.
 
     normalisations   what of the logits is differentiated: f, softmax, log-softmax, cross-entropy, or the label's entry
     keys             random numbers by seed, purpose and example
+    batching         batches of a size that stays
     functions        what is differentiated by its inputs, checked
     pooling          the derivative of max pooling, from places that are found once
     linearised       J v and J^T u as often as wanted, from one forward pass
@@ -27,6 +29,6 @@ From the bottom upwards; each line uses those above it.
     places           neighbourhoods of an example, and paths away from it
     averages         one number from values around an example
     pointwise        metrics of points
-    measuring        any number of metrics, normalisations and places in one pass
+    measuring        any number of metrics, normalisations and places in one pass, compiled once
     summaries        the empirical Lipschitz constant
 """

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, examples, targets
+from estimators import errors, examples, sharding, targets
+from estimators import parameters as parameters_lib
 from estimators.jacobian import normalisations
 
 _NUM_PROBED = 3
@@ -33,6 +34,8 @@ class Function:
         num_outputs: K.
         dtype: of inputs.
         unit: what one unit of an input is, for tables and plots.
+        strategy: whose replicas share every batch, see `sharding`; None for one device.
+        jit_compile: whatever is compiled of this function is compiled by XLA.
     """
 
     predict: Callable[[tf.Tensor], tf.Tensor]
@@ -40,6 +43,8 @@ class Function:
     num_outputs: int
     dtype: tf.DType
     unit: str = "unit of the model's input"
+    strategy: tf.distribute.Strategy | None = None
+    jit_compile: bool = False
 
     @property
     def input_size(self) -> int:
@@ -69,8 +74,18 @@ class Function:
         shift, scale = tf.constant(mean, self.dtype), tf.constant(deviation, self.dtype)
         return dataclasses.replace(self, predict=lambda x: self.predict((x - shift) / scale), unit="pixel in [0, 1]")
 
+    def compiled(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles a function of batches as this one asks for, see `sharding.rows`.
 
-def of(model: Any, inputs: Any, *, predict: Callable[[Any], Any] | None = None) -> Function:
+        Args:
+            compute: (inputs, labels, *shared) -> a nest of tensors [B, ...], row b from example b alone.
+        """
+        return sharding.rows(self.strategy, compute, jit_compile=self.jit_compile)
+
+
+def of(
+    model: Any, inputs: Any, *, predict: Callable[[Any], Any] | None = None, jit_compile: bool | None = None
+) -> Function:
     """The function of a model whose variables exist, checked on examples.
 
     Args:
@@ -79,16 +94,21 @@ def of(model: Any, inputs: Any, *, predict: Callable[[Any], Any] | None = None) 
             the examples of a batch, and every Jacobian of a single example would be wrong.
         inputs: [N, ...] floats, some of the inputs that the model will be given; those below the fourth are not read.
         predict: how predictions [B, ...] are made, if not by calling the model.
+        jit_compile: compile by XLA whatever is compiled of the function, which takes seconds for each size of batch; by
+            default as a target says, and otherwise not.
 
     Returns:
-        The function.
+        The function. If the model's variables were made under a `tf.distribute` strategy, batches are split between its
+        replicas; of functions that are no models nobody knows their variables, and they run on one device.
 
     Raises:
-        InvalidTargetError: the model cannot be called; predictions are not one row for each input, differ from one
-            evaluation to the next, depend on the others in the batch, or do not follow from the input by derivatives.
+        InvalidTargetError: the model cannot be called, or a strategy's scope is open; predictions are not one row for
+            each input, differ from one evaluation to the next, depend on the others in the batch, or do not follow from
+            the input by derivatives.
         InvalidArgumentError: inputs are no array of floating-point numbers, or there is none.
         NotFiniteError: a prediction or derivative is NaN or infinite.
     """
+    sharding.check_outside_scope()
     probe = _probe(inputs)
     if predict is None:
         predict = model.predict if isinstance(model, targets.Target) else targets.inference(model)
@@ -109,7 +129,10 @@ def of(model: Any, inputs: Any, *, predict: Callable[[Any], Any] | None = None) 
             )
     _check_rows(flat, probe, outputs)
     dtype = tf.as_dtype(probe.dtype)
-    return Function(flat, probe.shape[1:], outputs.shape[1], dtype)
+    if jit_compile is None:
+        jit_compile = isinstance(model, targets.Target) and model.jit_compile
+    strategy = sharding.strategy_of(_variables(model))
+    return Function(flat, probe.shape[1:], outputs.shape[1], dtype, strategy=strategy, jit_compile=jit_compile)
 
 
 def checked(function: Function, data: Any) -> examples.Examples:
@@ -134,6 +157,16 @@ def checked(function: Function, data: Any) -> examples.Examples:
             f"inputs of dtype {data.inputs.dtype}: the function takes {function.dtype.name}; convert them"
         )
     return examples.Examples(data.inputs, normalisations.check_labels(data.labels, function.num_outputs), data.ids)
+
+
+def _variables(model: Any) -> list[tf.Variable]:
+    """Those that are trained; none of what is no model, or has none."""
+    if isinstance(model, targets.Target):
+        return model.variables
+    try:
+        return [parameter.variable for parameter in parameters_lib.of(model)]
+    except errors.InvalidTargetError:
+        return []
 
 
 def _probe(inputs: Any) -> np.ndarray:

@@ -19,36 +19,41 @@ _PASSES_PER_TURN = 5
 Compiled = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def make(function: functions.Function, *, jit_compile: bool = False) -> Compiled:
+def make(function: functions.Function) -> Compiled:
     """A function inputs [B, ...] -> (outputs [B, K], J J^T [B, K, K] float64) of every example.
 
     Args:
         function: what is differentiated, in its own precision; the products are summed in float64.
-        jit_compile: compile by XLA.
 
     Returns:
         A tf.function, traced once for each size of batch. One forward pass and K backward passes by the input;
         B K D numbers twice, and the activations of a few passes.
     """
 
-    @tf.function(autograph=False, jit_compile=jit_compile)
     def compute(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs, rows = jacobians(function, inputs)
         wide = tf.cast(rows, tf.float64)
         return outputs, tf.matmul(wide, wide, transpose_b=True)
 
-    return compute
+    return _of_inputs(function, compute)
 
 
-def make_jacobians(function: functions.Function, *, jit_compile: bool = False) -> Compiled:
+def make_jacobians(function: functions.Function) -> Compiled:
     """A function inputs [B, ...] -> (outputs [B, K], J [B, K, D]); args and cost as of `make`."""
-    return tf.function(lambda inputs: jacobians(function, inputs), autograph=False, jit_compile=jit_compile)
+    return _of_inputs(function, lambda inputs: jacobians(function, inputs))
 
 
-def most_examples(function: functions.Function, megabytes: float) -> int:
-    """How many Jacobians, in their own precision and in float64, take so much memory; at least 1."""
-    held = function.num_outputs * function.input_size * (2 * function.dtype.size + 8) / 1e6
-    return max(1, int(megabytes / held))
+def _of_inputs(function: functions.Function, compute: Compiled) -> Compiled:
+    if function.strategy is None:
+        return tf.function(compute, autograph=False, jit_compile=function.jit_compile or None)
+    compiled = function.compiled(lambda inputs, _: compute(inputs))
+    # No label is looked at: any tensor with a row for each example will do.
+    return tf.function(lambda inputs: compiled(inputs, tf.zeros([inputs.shape[0]])), autograph=False)
+
+
+def bytes_per_example(function: functions.Function) -> int:
+    """What a Jacobian takes, twice in its own precision and once in float64."""
+    return function.num_outputs * function.input_size * (2 * function.dtype.size + 8)
 
 
 def jacobians(function: functions.Function, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors, examples, gradient_products
-from estimators.jacobian import functions, keys, linearised, normalisations, operator_norms
+from estimators import errors, examples
+from estimators.jacobian import batching, functions, keys, linearised, normalisations, operator_norms
 
 # Within a traced function: inputs, labels -> (vectors [B, n] -> products [B, m]).
 Products = Callable[[tf.Tensor, tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]
@@ -45,10 +45,20 @@ class Frobenius:
 class Estimator:
     """Frobenius norms of matrices that are known by products with vectors, compiled once."""
 
-    def __init__(self, products: Products, size: int, *, num_samples: int = 16, batch_size: int = 32, seed: int = 0):
+    def __init__(
+        self,
+        function: functions.Function,
+        products: Products,
+        size: int,
+        *,
+        num_samples: int = 16,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
         """Compiles at the first use.
 
         Args:
+            function: what the products are of; says how they are compiled.
             products: the matrix of each example, or its transpose, by its products.
             size: n, length of the vectors.
             num_samples: products.
@@ -56,12 +66,12 @@ class Estimator:
             seed: of the signs.
 
         Raises:
-            InvalidArgumentError: there are no samples.
+            InvalidArgumentError: there are no samples, or no examples in a batch.
         """
         if num_samples < 1:
             raise errors.InvalidArgumentError(f"num_samples {num_samples}: must be at least 1")
-        self._size, self._num_samples, self._batch_size, self._seed = size, num_samples, batch_size, seed
-        self._squares = tf.function(self._draws(products), autograph=False)
+        self._size, self._num_samples, self._sizes, self._seed = size, num_samples, batching.Sizes(batch_size), seed
+        self._squares = function.compiled(self._draws(products))
 
     def run(self, data: examples.Examples, *, owners: np.ndarray | None = None) -> Frobenius:
         """The norms of every example.
@@ -71,21 +81,21 @@ class Estimator:
             owners: [N] or [N, m] integers that signs belong to; by default the examples' ids.
 
         Raises:
-            InvalidArgumentError: there are no examples in a batch.
             NotFiniteError: a norm is NaN or infinite.
         """
         owners, rows = np.asarray(data.ids if owners is None else owners), []
         numbered = examples.Examples(data.inputs, data.labels)
-        for batch, count in gradient_products.even_batches(numbered, self._batch_size):
+        for batch, count in self._sizes.batches(numbered):
             signs = keys.signs(self._seed, "hutchinson", owners[batch.ids], (self._num_samples, self._size))
-            rows.append(self._squares(batch.inputs, batch.labels, signs).numpy()[:, :count])
-        return _summary(np.concatenate(rows, axis=1), data.ids)
+            rows.append(self._squares((batch.inputs, signs), batch.labels).numpy()[:count])
+        return _summary(np.concatenate(rows), data.ids)
 
-    def _draws(self, products: Products) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-        """(inputs [B, ...], labels [B], signs [B, num_samples, n]) -> [num_samples, B] float64, squares."""
+    def _draws(self, products: Products) -> Callable[[tuple[tf.Tensor, tf.Tensor], tf.Tensor], tf.Tensor]:
+        """((inputs [B, ...], signs [B, num_samples, n]), labels [B]) -> [B, num_samples] float64, squares."""
         num_samples = self._num_samples
 
-        def compute(inputs: tf.Tensor, labels: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
+        def compute(rows: tuple[tf.Tensor, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+            inputs, signs = rows
             apply = products(inputs, labels)
 
             def draw(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
@@ -93,7 +103,8 @@ class Estimator:
                 return k + 1, found.write(k, tf.reduce_sum(tf.square(image), axis=1))
 
             found = tf.TensorArray(tf.float64, num_samples, element_shape=[inputs.shape[0]])
-            return tf.while_loop(lambda k, _: k < num_samples, draw, (0, found), parallel_iterations=2)[1].stack()
+            found = tf.while_loop(lambda k, _: k < num_samples, draw, (0, found), parallel_iterations=2)[1]
+            return tf.transpose(found.stack())
 
         return compute
 
@@ -127,7 +138,7 @@ def of_function(
             lambda x: normalisations.apply(normalisation, function.predict(x), labels, target_logit_only), inputs
         ).vjp
 
-    return Estimator(products, size, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    return Estimator(function, products, size, num_samples=num_samples, batch_size=batch_size, seed=seed)
 
 
 def frobenius_norms(function: functions.Function, data: Any, normalisation: str = "none", **options: Any) -> Frobenius:
@@ -148,10 +159,10 @@ def frobenius_norms(function: functions.Function, data: Any, normalisation: str 
 
 
 def _summary(draws: np.ndarray, ids: np.ndarray) -> Frobenius:
-    """From squares [num_samples, N]."""
-    num_samples, squares = len(draws), draws.mean(axis=0)
+    """From squares [N, num_samples]."""
+    num_samples, squares = draws.shape[1], draws.mean(axis=1)
     operator_norms.check_finite(squares, ids, "the squared Frobenius norm")
-    deviation = draws.std(axis=0, ddof=1) if num_samples > 1 else np.full(len(ids), np.nan)
+    deviation = draws.std(axis=1, ddof=1) if num_samples > 1 else np.full(len(ids), np.nan)
     errors_of_squares = deviation / np.sqrt(num_samples)
     values = np.sqrt(squares)
     of_values = errors_of_squares / np.where(values > 0, 2 * values, np.nan)

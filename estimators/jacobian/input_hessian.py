@@ -12,9 +12,11 @@ from typing import Any
 import tensorflow as tf
 
 from estimators import errors
-from estimators.jacobian import functions, hutchinson, lanczos, normalisations, operator_norms
+from estimators.jacobian import functions, hutchinson, lanczos, linearised, normalisations, operator_norms
 
 OF = ("crossentropy", "target_logit")
+# So many vectors over the inputs are kept, twice.
+_MAX_STEPS = 64
 
 
 def eigenvalues(
@@ -32,7 +34,7 @@ def eigenvalues(
         data: `examples.Examples` or (inputs, labels).
         of: "crossentropy" or "target_logit".
         which: the "largest" eigenvalue, the "smallest", or that of largest "modulus", whose modulus is |H|_2.
-        config: when to stop.
+        config: when to stop; by default at a relative residual of 1.9e-4, after 64 steps at most.
 
     Returns:
         The eigenvalues; an eigenvalue lies within the residual of each. A Hessian-vector product, which is two backward
@@ -43,7 +45,14 @@ def eigenvalues(
         NotFiniteError: a value is NaN or infinite.
     """
     products, data = _products(function, of), functions.checked(function, data)
-    solver = lanczos.Solver(products, function.input_size, function.dtype, which, config or lanczos.Config())
+    solver = lanczos.Solver(
+        products,
+        function.input_size,
+        function.dtype,
+        which,
+        config or lanczos.Config(max_steps=_MAX_STEPS),
+        compiled=function.compiled,
+    )
     found = solver.run(data.inputs, data.labels, data.ids)
     operator_norms.check_finite(found.values, data.ids, "the top eigenvalue")
     return found
@@ -64,7 +73,7 @@ def frobenius_norms(
     """
     products, data = _products(function, of), functions.checked(function, data)
     options = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
-    return hutchinson.Estimator(products, function.input_size, **options).run(data)
+    return hutchinson.Estimator(function, products, function.input_size, **options).run(data)
 
 
 def _products(function: functions.Function, of: str) -> hutchinson.Products:
@@ -73,19 +82,9 @@ def _products(function: functions.Function, of: str) -> hutchinson.Products:
     name = "crossentropy" if of == "crossentropy" else "none"
 
     def products(inputs: tf.Tensor, labels: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-        tape = tf.GradientTape(persistent=True)
-        with tape:
-            tape.watch(inputs)
-            with tf.GradientTape() as inner:
-                inner.watch(inputs)
-                values = normalisations.apply(name, function.predict(inputs), labels, name == "none")
-            gradients = inner.gradient(values, inputs)
-
-        def multiply(vectors: tf.Tensor) -> tf.Tensor:
-            tangents, zero = tf.reshape(vectors, inputs.shape), tf.UnconnectedGradients.ZERO
-            found = tape.gradient(gradients, inputs, output_gradients=tangents, unconnected_gradients=zero)
-            return tf.reshape(found, [inputs.shape[0], function.input_size])
-
-        return multiply
+        linear = linearised.Linearised(
+            lambda x: normalisations.apply(name, function.predict(x), labels, name == "none"), inputs, with_hvp=True
+        )
+        return linear.hvp
 
     return products

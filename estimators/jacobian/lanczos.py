@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import errors
-from estimators.jacobian import keys
+from estimators import errors, sharding
+from estimators.jacobian import batching, keys
 
 WHICH = ("largest", "smallest", "modulus")
 # Within a traced function: inputs, labels -> (vectors [B, n] -> A v [B, n]).
@@ -35,15 +35,16 @@ class Config:
     """When to stop.
 
     Attributes:
-        tolerance: relative: residual <= tolerance times |value|, never an absolute number.
+        tolerance: relative: residual <= tolerance times |value|, never an absolute number. The error of an operator
+            norm is about half of it: by default below 1e-4, rounding in float32 included.
         max_steps: products at most; also how many vectors are kept, twice.
         check_every: products from one look at the residual to the next.
         batch_size: examples at a time.
         seed: of the start vectors, with the example's id.
     """
 
-    tolerance: float = 1e-3
-    max_steps: int = 64
+    tolerance: float = 1.9e-4
+    max_steps: int = 128
     check_every: int = 4
     batch_size: int = 32
     seed: int = 0
@@ -94,7 +95,16 @@ class Extremes:
 class Solver:
     """Compiled steps; the same solver serves any number of data sets of one shape."""
 
-    def __init__(self, products: Products, size: int, dtype: tf.DType, which: str, config: Config) -> None:
+    def __init__(
+        self,
+        products: Products,
+        size: int,
+        dtype: tf.DType,
+        which: str,
+        config: Config,
+        *,
+        compiled: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    ) -> None:
         """Compiles nothing yet.
 
         Args:
@@ -103,6 +113,7 @@ class Solver:
             dtype: of vectors.
             which: the "largest" eigenvalue, the "smallest", or the one of largest "modulus".
             config: when to stop.
+            compiled: compiles a function of batches, see `functions.Function.compiled`; by default for one device.
 
         Raises:
             InvalidArgumentError: `which` is none of these.
@@ -113,8 +124,9 @@ class Solver:
         self._capacity = min(config.max_steps, size)
         # A space that is as large as it can be grows no more.
         self.num_between = min(config.check_every, self._capacity)
-        self._advance = tf.function(self._steps(products), autograph=False)
-        self._extreme = tf.function(self._ritz, autograph=False)
+        compiled = compiled or (lambda compute: sharding.rows(None, compute))
+        self._advance = compiled(self._steps(products))
+        self._sizes = batching.Sizes(config.batch_size)
 
     def run(self, inputs: Any, labels: np.ndarray, ids: np.ndarray) -> Extremes:
         """The eigenvalue of every example.
@@ -128,10 +140,10 @@ class Solver:
             The eigenvalues. A forward pass for every `check_every` products; 2 max_steps n numbers for each example of
             a batch.
         """
-        num, size = len(labels), min(self.config.batch_size, len(labels))
+        num = len(labels)
         dtypes = (np.float64, np.float64, np.int64, bool, bool)
         found = [np.zeros(num, dtype) for dtype in dtypes]
-        slots = _Slots(self, inputs, labels, ids, size)
+        slots = _Slots(self, inputs, labels, ids, self._sizes.choose(num))
         while slots.any_active():
             slots.advance()
             slots.harvest(found)
@@ -143,20 +155,12 @@ class Solver:
         return keys.normals(self.config.seed, "lanczos", np.asarray(ids), self._size)
 
     def _steps(self, products: Products) -> Callable[..., Any]:
-        """(inputs, labels, candidates, V, A V, counts [B], scales [B], number) -> the last five, `number` later."""
+        """((inputs, candidates, V, A V, counts [B], scales [B]), labels, number) -> the last five, `number` later."""
         capacity = self._capacity
         small = 10 * np.finfo(self._dtype.as_numpy_dtype).eps
 
-        def advance(
-            inputs: tf.Tensor,
-            labels: tf.Tensor,
-            candidates: tf.Tensor,
-            basis: tf.Tensor,
-            images: tf.Tensor,
-            counts: tf.Tensor,
-            scales: tf.Tensor,
-            number: tf.Tensor,
-        ) -> tuple[tf.Tensor, ...]:
+        def advance(rows: tuple[tf.Tensor, ...], labels: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            inputs, *state = rows
             apply = products(inputs, labels)
 
             def step(k: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -173,34 +177,9 @@ class Solver:
                 counts += tf.cast(grows, tf.int32)
                 return k + 1, image, basis, images, counts, tf.maximum(scales, _lengths(image))
 
-            state = (candidates, basis, images, counts, scales)
             return tf.while_loop(lambda k, *_: k < number, step, (0, *state), parallel_iterations=1)[1:]
 
         return advance
-
-    def _ritz(self, basis: tf.Tensor, images: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(values [B], residuals [B]) float64 of the extreme vector of each space."""
-        basis, images = tf.cast(basis, tf.float64), tf.cast(images, tf.float64)
-        projected = tf.matmul(basis, images, transpose_b=True)
-        projected = (projected + tf.linalg.matrix_transpose(projected)) / 2
-        is_finite = tf.reduce_all(tf.math.is_finite(projected), axis=[1, 2])
-        projected = tf.where(is_finite[:, None, None], projected, 0.0)
-        # Rows that are not filled yet get eigenvalues below all others, so that theirs come first.
-        bound = tf.reduce_max(tf.reduce_sum(tf.abs(projected), axis=2), axis=1)
-        empty = tf.cast(tf.range(self._capacity)[None] >= counts[:, None], tf.float64)
-        below = -4.0 * tf.where(bound > 0, bound, tf.ones_like(bound))
-        values, vectors = tf.linalg.eigh(projected + tf.linalg.diag(empty * below[:, None]))
-        first, last = self._capacity - tf.maximum(counts, 1), tf.fill(tf.shape(counts), self._capacity - 1)
-        chosen = {"largest": last, "smallest": first}.get(self._which)
-        if chosen is None:
-            lowest = tf.gather(values, first, axis=1, batch_dims=1)
-            chosen = tf.where(-lowest > values[:, -1], first, last)
-        weights = tf.gather(vectors, chosen, axis=2, batch_dims=1)
-        x, image = _combine(weights, basis), _combine(weights, images)
-        squared = tf.reduce_sum(x * x, axis=1)
-        value = tf.math.divide_no_nan(tf.reduce_sum(x * image, axis=1), squared)
-        value = tf.where(is_finite, value, np.nan)
-        return value, tf.math.divide_no_nan(_lengths(image - value[:, None] * x), tf.sqrt(squared))
 
     def empty(self, num: int) -> list[np.ndarray]:
         """Candidates, basis, products, counts and scales of `num` spaces without a vector."""
@@ -220,13 +199,37 @@ class Solver:
 
     def advance(self, inputs: np.ndarray, labels: np.ndarray, state: list[np.ndarray]) -> list[np.ndarray]:
         """The state some products later."""
-        tensors = [tf.constant(array) for array in (inputs, labels, *state)]
-        return [t.numpy() for t in self._advance(*tensors, tf.constant(self.num_between))]
+        rows = tuple(tf.constant(array) for array in (inputs, *state))
+        return [t.numpy() for t in self._advance(rows, tf.constant(labels), tf.constant(self.num_between))]
 
     def extremes(self, state: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """(values, residuals) of a state."""
-        value, residual = self._extreme(*(tf.constant(array) for array in state[1:4]))
-        return value.numpy(), residual.numpy()
+        """(values, residuals) [B] of a state, in float64 on the host, which every machine has."""
+        counts = state[3]
+        filled = max(int(counts.max()), 1)
+        basis, images = (array[:, :filled].astype(np.float64) for array in state[1:3])
+        projected = basis @ images.transpose(0, 2, 1)
+        projected = (projected + projected.transpose(0, 2, 1)) / 2
+        is_finite = np.isfinite(projected).all(axis=(1, 2))
+        projected[~is_finite] = 0.0
+        # Rows that are not filled yet get eigenvalues below all others, so that theirs come first.
+        bounds = np.abs(projected).sum(axis=2).max(axis=1)
+        empty = np.arange(filled) >= counts[:, None]
+        projected[:, range(filled), range(filled)] -= 4.0 * empty * np.where(bounds > 0, bounds, 1.0)[:, None]
+        values, vectors = np.linalg.eigh(projected)
+        rows = np.arange(len(counts))
+        weights = vectors[rows, :, self._place(values, filled - np.maximum(counts, 1))]
+        x, image = (np.einsum("bk,bkn->bn", weights, array) for array in (basis, images))
+        squared = np.square(x).sum(axis=1)
+        squared = np.where(squared > 0, squared, 1.0)
+        value = np.where(is_finite, (x * image).sum(axis=1) / squared, np.nan)
+        return value, np.linalg.norm(image - value[:, None] * x, axis=1) / np.sqrt(squared)
+
+    def _place(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """[B], which of ascending eigenvalues [B, k] is wanted; those before `first` are of rows that are empty."""
+        last = np.full(len(values), values.shape[1] - 1)
+        lowest, highest = values[np.arange(len(values)), first], values[:, -1]
+        modulus = np.where(-lowest > highest, first, last)
+        return {"largest": last, "smallest": first, "modulus": modulus}[self._which]
 
 
 class _Slots:
@@ -234,11 +237,13 @@ class _Slots:
 
     def __init__(self, solver: Solver, inputs: Any, labels: np.ndarray, ids: np.ndarray, size: int) -> None:
         self._solver, self._source = solver, (inputs, np.asarray(labels), np.asarray(ids))
-        self._next = size
-        self._owner = np.arange(size)
-        self._inputs, self._labels = np.array(inputs[:size]), np.array(labels[:size])
+        self._next = min(size, len(labels))
+        # Slots beyond the last example work on it too, for nobody.
+        filled = np.minimum(np.arange(size), len(labels) - 1)
+        self._owner = np.where(np.arange(size) < len(labels), np.arange(size), -1)
+        self._inputs, self._labels = np.array(inputs[filled]), np.array(labels[filled])
         self._state = solver.empty(size)
-        self._start(np.arange(size))
+        self._start(np.arange(self._next))
 
     def any_active(self) -> bool:
         """Whether an example is not done."""

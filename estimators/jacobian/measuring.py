@@ -1,13 +1,14 @@
 """Any number of metrics, normalisations and places in one pass over the examples.
 
-    columns = measuring.measure(
+    measurer = measuring.Measurer(
         function,
-        (images, labels),
         metrics=("jacobian", "jacobian_operator_norm", "crossentropy"),
         normalisations=("none", "softmax"),
         places={"shift": places.Shifts()},
         averages=("path",),
     )
+    for shard in shards:
+        statistics = measurer.measure(shard)       # compiled once, for all shards and checkpoints
 
 Each point is passed through the network once, whatever is asked about it.
 """
@@ -83,80 +84,125 @@ class Statistics:
         return names[wanted]
 
 
+class Measurer:
+    """Statistics of one function, compiled once: for any number of batches, shards and checkpoints.
+
+    A model whose variables are restored or trained on in between is measured as it is then.
+    """
+
+    def __init__(
+        self,
+        function: functions.Function,
+        *,
+        metrics: Sequence[str] = ("jacobian_operator_norm",),
+        normalisations: Sequence[str] = ("none",),
+        target_logit_only: bool = False,
+        places: Mapping[str, places_lib.Place] | None = None,
+        averages: Sequence[str] = ("euclidean",),
+        jitter: tangents.Jitter | None = None,
+        method: str = "auto",
+        config: lanczos.Config | None = None,
+        num_samples: int = 16,
+        batch_size: int = 32,
+        memory_limit_mb: float = 1024.0,
+    ) -> None:
+        """Checks the settings; compiles at the first use.
+
+        Args:
+            function: what is differentiated.
+            metrics: names in `METRICS`: Frobenius and operator norm of dg/dx, nuclear norm, stable rank and condition
+                number; -log p_y in nats, 0 or 1, and |onehot(y) - p| from 0 to sqrt 2; changes over copies.
+            normalisations: names in `normalisations.NAMES`, what g is.
+            target_logit_only: of the label's entry of g alone.
+            places: further places by name; the examples themselves are always measured.
+            averages: names in `averages.NAMES`, over each place.
+            jitter: copies of tangent metrics, which are measured at the examples alone.
+            method: "gram" for K backward passes that give everything; "products" for operator norms by iteration and
+                Frobenius norms by random signs, whatever K; "auto" for the one that takes fewer passes.
+            config: of the iteration; its batch size is replaced by `batch_size`.
+            num_samples: random signs of each Frobenius norm.
+            batch_size: points at a time at most, of all replicas together.
+            memory_limit_mb: of Jacobians, or vectors of the iteration, that are held at a time; batches are smaller
+                where they would take more. A model's activations come on top.
+
+        Raises:
+            InvalidArgumentError: a name or number cannot be, a metric needs the spectrum, which `method` does not give,
+                or one point takes more memory than the limit.
+        """
+        self._function, self._places, self._averages = function, dict(places or {}), tuple(averages)
+        _check_names(metrics, normalisations, self._places, averages)
+        names = tuple(dict.fromkeys(normalisations))
+        self._batch_size, self._tangent_metrics = batch_size, [name for name in TANGENT_METRICS if name in metrics]
+        at_points = [name for name in dict.fromkeys(metrics) if name not in TANGENT_METRICS]
+        self._evaluator = None
+        if at_points:
+            self._evaluator = pointwise.Evaluator(
+                function,
+                at_points,
+                names,
+                target_logit_only=target_logit_only,
+                method=method,
+                config=dataclasses.replace(config or lanczos.Config(), batch_size=batch_size),
+                num_samples=num_samples,
+                memory_limit_mb=memory_limit_mb,
+            )
+        self._tangents = None
+        if self._tangent_metrics:
+            self._tangents = tangents.Estimator(
+                function,
+                names,
+                target_logit_only=target_logit_only,
+                jitter=jitter,
+                with_hessian="tangent_hessian" in metrics,
+                batch_size=batch_size,
+                memory_limit_mb=memory_limit_mb,
+            )
+
+    def measure(self, data: Any, *, progress: gradient_products.Progress = gradient_products.no_progress) -> Statistics:
+        """Statistics at every example and around it.
+
+        Args:
+            data: `examples.Examples` or (inputs, labels).
+            progress: called with (examples done, all).
+
+        Returns:
+            The statistics.
+
+        Raises:
+            InvalidArgumentError: a label cannot be, or inputs are none that a place or copy can be made of.
+            MismatchError: inputs have another shape or dtype than the function's.
+            NotFiniteError: a value is no number.
+        """
+        data, columns = functions.checked(self._function, data), []
+        if self._evaluator is not None:
+            columns += _at_points(self._evaluator, data, self._places, self._averages, self._batch_size, progress)
+        if self._tangents is not None:
+            for name, found in self._tangents.run(data).items():
+                for metric, values in (("tangent_jacobian", found.jacobian), ("tangent_hessian", found.hessian)):
+                    if metric in self._tangent_metrics and values is not None:
+                        columns.append(Column(metric, name, AT_EXAMPLE, "", values))
+        return Statistics(data.ids, data.labels, tuple(columns))
+
+
 def measure(
     function: functions.Function,
     data: Any,
     *,
-    metrics: Sequence[str] = ("jacobian_operator_norm",),
-    normalisations: Sequence[str] = ("none",),
-    target_logit_only: bool = False,
-    places: Mapping[str, places_lib.Place] | None = None,
-    averages: Sequence[str] = ("euclidean",),
-    jitter: tangents.Jitter | None = None,
-    method: str = "auto",
-    config: lanczos.Config | None = None,
-    num_samples: int = 16,
-    batch_size: int = 32,
     progress: gradient_products.Progress = gradient_products.no_progress,
+    **settings: Any,
 ) -> Statistics:
-    """Statistics at every example and around it.
+    """Statistics at every example and around it, once; `Measurer` serves several data sets and checkpoints.
 
     Args:
         function: what is differentiated.
         data: `examples.Examples` or (inputs, labels).
-        metrics: names in `METRICS`: Frobenius and operator norm of dg/dx, nuclear norm, stable rank and condition
-            number; -log p_y in nats, 0 or 1, and |onehot(y) - p| from 0 to sqrt 2; changes over copies.
-        normalisations: names in `normalisations.NAMES`, what g is.
-        target_logit_only: of the label's entry of g alone.
-        places: further places by name; the examples themselves are always measured.
-        averages: names in `averages.NAMES`, over each place.
-        jitter: copies of tangent metrics, which are measured at the examples alone.
-        method: "gram" for K backward passes that give everything; "products" for operator norms by iteration and
-            Frobenius norms by random signs, whatever K; "auto" for the one that takes fewer passes.
-        config: of the iteration.
-        num_samples: random signs of each Frobenius norm.
-        batch_size: points at a time.
         progress: called with (examples done, all).
-
-    Returns:
-        The statistics.
+        **settings: of `Measurer`.
 
     Raises:
-        InvalidArgumentError: a name or label cannot be, or a metric needs the spectrum, which `method` does not give.
-        NotFiniteError: a value is no number.
+        InvalidArgumentError, MismatchError, NotFiniteError: see `Measurer`.
     """
-    data, places = functions.checked(function, data), dict(places or {})
-    _check_names(metrics, normalisations, places, averages)
-    columns = []
-    at_points = [name for name in dict.fromkeys(metrics) if name not in TANGENT_METRICS]
-    if at_points:
-        evaluator = pointwise.Evaluator(
-            function,
-            at_points,
-            list(dict.fromkeys(normalisations)),
-            target_logit_only=target_logit_only,
-            method=method,
-            config=dataclasses.replace(config or lanczos.Config(), batch_size=batch_size),
-            num_samples=num_samples,
-        )
-        columns += _at_points(evaluator, data, places, averages, batch_size, progress)
-    for normalisation in normalisations if set(metrics) & set(TANGENT_METRICS) else ():
-        with_hessian = "tangent_hessian" in metrics
-        # Every copy of an example is a point.
-        size = max(1, batch_size // ((jitter or tangents.Jitter()).num_copies + 1))
-        found = tangents.measure(
-            function,
-            data,
-            normalisation,
-            target_logit_only=target_logit_only,
-            jitter=jitter,
-            with_hessian=with_hessian,
-            batch_size=size,
-        )
-        for name, values in (("tangent_jacobian", found.jacobian), ("tangent_hessian", found.hessian)):
-            if name in metrics and values is not None:
-                columns.append(Column(name, normalisation, AT_EXAMPLE, "", values))
-    return Statistics(data.ids, data.labels, tuple(columns))
+    return Measurer(function, **settings).measure(data, progress=progress)
 
 
 def _check_names(
@@ -186,9 +232,9 @@ def _at_points(
     """Columns of the metrics that belong to points."""
     num_points = 1 + sum(place.num_directions * place.num_anchors for place in places.values())
     parts, done = [], 0
-    for batch, count in gradient_products.even_batches(data, max(1, _BATCHES_AT_ONCE * batch_size // num_points)):
-        parts.append(_Part.of(evaluator, batch, places, count))
-        progress(done := done + count, len(data))
+    for batch in data.batches(max(1, _BATCHES_AT_ONCE * batch_size // num_points)):
+        parts.append(_Part.of(evaluator, batch, places))
+        progress(done := done + len(batch), len(data))
     columns = []
     for key in parts[0].values:
         values = np.concatenate([part.values[key] for part in parts])
@@ -220,9 +266,8 @@ class _Part:
         evaluator: pointwise.Evaluator,
         batch: examples.Examples,
         places: Mapping[str, places_lib.Place],
-        count: int,
     ) -> "_Part":
-        """All points of the first `count` examples of a batch."""
+        """All points of the examples of a batch."""
         found = {name: place.points(batch.inputs, batch.ids) for name, place in places.items()}
         shape = batch.inputs.shape[1:]
         points = [batch.inputs[:, None], *(one.inputs.reshape([len(batch), -1, *shape]) for one in found.values())]
@@ -232,9 +277,9 @@ class _Part:
         values, unconverged = evaluator.values(inputs.reshape([-1, *shape]), np.repeat(batch.labels, num), owners)
 
         def rows(flat: dict[pointwise.Key, np.ndarray]) -> dict[pointwise.Key, np.ndarray]:
-            return {key: array.reshape([-1, num])[:count] for key, array in flat.items()}
+            return {key: array.reshape([-1, num]) for key, array in flat.items()}
 
-        return cls(rows(values), rows(unconverged), {name: one.lengths[:count] for name, one in found.items()})
+        return cls(rows(values), rows(unconverged), {name: one.lengths for name, one in found.items()})
 
 
 def _averaged(

@@ -81,6 +81,18 @@ def matrices(name: str, logits: np.ndarray, labels: np.ndarray, target_logit_onl
     return full[np.arange(len(labels)), labels][:, None] if target_logit_only else full
 
 
+def values(name: str, logits: np.ndarray, labels: np.ndarray, target_logit_only: bool = False) -> np.ndarray:
+    """[N, K] in float64, or [N, 1] of the cross-entropy or of the label's entry alone, as `apply`."""
+    check(name)
+    rows, labels = np.arange(len(labels)), np.asarray(labels)
+    if name == "crossentropy":
+        return -log_probabilities(logits)[rows, labels][:, None]
+    full = {"none": lambda x: np.asarray(x, np.float64), "softmax": probabilities, "logsoftmax": log_probabilities}[
+        name
+    ](logits)
+    return full[rows, labels][:, None] if target_logit_only else full
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """softmax(f) [N, K] in float64."""
     return np.exp(log_probabilities(logits))

@@ -8,7 +8,7 @@ Whatever is random belongs to (seed, example id, direction), see `keys`: batches
 Distances are Euclidean, in the units of the inputs.
 """
 
-from collections.abc import Callable
+import abc
 import dataclasses
 import itertools
 from typing import Protocol
@@ -163,8 +163,8 @@ class SvdWindows:
         return _measured(inputs, np.stack(rows, axis=1))
 
 
-class _Draws:
-    """Random points, one along each direction."""
+class _Draws(abc.ABC):
+    """Random points, one along each direction; what draws one is all that its kinds differ in."""
 
     is_random = True
     num_anchors = 1
@@ -176,15 +176,24 @@ class _Draws:
         """M."""
         return self.num_samples
 
-    def _drawn(
-        self, inputs: np.ndarray, ids: np.ndarray, purpose: str, draw: Callable[[np.random.Generator, int], np.ndarray]
-    ) -> Points:
-        """Points draw(generator, row) of every row and sample."""
+    def points(self, inputs: np.ndarray, ids: np.ndarray) -> Points:
+        """The draws, each from a generator of its kind, the seed, the example's id and its own number."""
         found = np.empty((len(inputs), self.num_samples, 1, *inputs.shape[1:]), inputs.dtype)
         for row, key in enumerate(ids):
             for sample in range(self.num_samples):
-                found[row, sample, 0] = draw(keys.generator(self.seed, purpose, key, sample), row)
+                generator = keys.generator(self.seed, type(self).__name__, key, sample)
+                found[row, sample, 0] = self._draw(generator, inputs[row], key)
         return _measured(inputs, found)
+
+    @abc.abstractmethod
+    def _draw(self, generator: np.random.Generator, example: np.ndarray, key: int) -> np.ndarray:
+        """One point around an example of this id."""
+
+    def _check(self, size: str) -> None:
+        value = getattr(self, size)
+        if not (np.isfinite(value) and value > 0):
+            raise errors.InvalidArgumentError(f"{size} {value}: must be a number above 0")
+        _check_count("num_samples", self.num_samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,16 +211,10 @@ class Gaussian(_Draws):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_size("standard_deviation", self.standard_deviation)
-        _check_count("num_samples", self.num_samples)
+        self._check("standard_deviation")
 
-    def points(self, inputs: np.ndarray, ids: np.ndarray) -> Points:
-        """The draws."""
-
-        def draw(generator: np.random.Generator, row: int) -> np.ndarray:
-            return inputs[row] + self.standard_deviation * generator.normal(size=inputs.shape[1:])
-
-        return self._drawn(inputs, ids, "gaussian", draw)
+    def _draw(self, generator: np.random.Generator, example: np.ndarray, key: int) -> np.ndarray:
+        return example + self.standard_deviation * generator.normal(size=example.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,16 +232,10 @@ class Sphere(_Draws):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_size("radius", self.radius)
-        _check_count("num_samples", self.num_samples)
+        self._check("radius")
 
-    def points(self, inputs: np.ndarray, ids: np.ndarray) -> Points:
-        """The draws."""
-
-        def draw(generator: np.random.Generator, row: int) -> np.ndarray:
-            return inputs[row] + self.radius * _direction(generator, inputs.shape[1:])
-
-        return self._drawn(inputs, ids, "sphere", draw)
+    def _draw(self, generator: np.random.Generator, example: np.ndarray, key: int) -> np.ndarray:
+        return example + self.radius * _direction(generator, example.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,18 +253,12 @@ class Ball(_Draws):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_size("radius", self.radius)
-        _check_count("num_samples", self.num_samples)
+        self._check("radius")
 
-    def points(self, inputs: np.ndarray, ids: np.ndarray) -> Points:
-        """The draws."""
-
-        def draw(generator: np.random.Generator, row: int) -> np.ndarray:
-            direction = _direction(generator, inputs.shape[1:])
-            # The share of the volume within a radius grows with its D-th power.
-            return inputs[row] + self.radius * generator.uniform() ** (1.0 / direction.size) * direction
-
-        return self._drawn(inputs, ids, "ball", draw)
+    def _draw(self, generator: np.random.Generator, example: np.ndarray, key: int) -> np.ndarray:
+        direction = _direction(generator, example.shape)
+        # The share of the volume within a radius grows with its D-th power.
+        return example + self.radius * generator.uniform() ** (1.0 / example.size) * direction
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -289,25 +280,18 @@ class MixUp(_Draws):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_size("alpha", self.alpha)
-        _check_count("num_samples", self.num_samples)
+        self._check("alpha")
         if len(self.partners) != len(self.partner_ids) or len(set(map(int, self.partner_ids))) < 2:
             raise errors.InvalidArgumentError(
                 f"{len(self.partners)} partners with {len(self.partner_ids)} ids: expected one id for each, and at "
                 "least two different ones"
             )
 
-    def points(self, inputs: np.ndarray, ids: np.ndarray) -> Points:
-        """The draws."""
-        partner_ids = np.asarray(self.partner_ids)
-
-        def draw(generator: np.random.Generator, row: int) -> np.ndarray:
-            weight, partner = generator.beta(self.alpha, self.alpha), generator.integers(len(partner_ids))
-            while partner_ids[partner] == ids[row]:
-                partner = generator.integers(len(partner_ids))
-            return weight * inputs[row] + (1 - weight) * np.asarray(self.partners[partner])
-
-        return self._drawn(inputs, ids, "mix-up", draw)
+    def _draw(self, generator: np.random.Generator, example: np.ndarray, key: int) -> np.ndarray:
+        weight, partner = generator.beta(self.alpha, self.alpha), generator.integers(len(self.partner_ids))
+        while self.partner_ids[partner] == key:
+            partner = generator.integers(len(self.partner_ids))
+        return weight * example + (1 - weight) * np.asarray(self.partners[partner])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,8 +371,3 @@ def _check_growing(name: str, values: tuple[int, ...]) -> None:
 def _check_count(name: str, value: int) -> None:
     if value < 1:
         raise errors.InvalidArgumentError(f"{name} {value}: must be at least 1")
-
-
-def _check_size(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise errors.InvalidArgumentError(f"{name} {value}: must be a number above 0")

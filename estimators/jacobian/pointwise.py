@@ -1,12 +1,12 @@
 """Values of points, each passed through the network once for all metrics and normalisations."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
-from estimators import errors, examples, gradient_products
-from estimators.jacobian import functions, gram, hutchinson, lanczos, normalisations, operator_norms, spectra
+from estimators import errors, examples
+from estimators.jacobian import batching, functions, gram, hutchinson, lanczos, normalisations, operator_norms, spectra
 
 # Of logits alone.
 OUTPUT_METRICS = ("crossentropy", "accuracy", "confidence")
@@ -15,9 +15,7 @@ SPECTRUM_METRICS = ("jacobian", "jacobian_operator_norm", "nuclear_norm", "stabl
 _BY_PRODUCTS = SPECTRUM_METRICS[:2]
 METHODS = ("auto", "gram", "products")
 # More outputs than this make J J^T dear; iterating to one norm is as dear as so many backward passes.
-_MOST_OUTPUTS, _PASSES_OF_A_NORM = 128, 24
-# Of Jacobians that are held together.
-_GRAM_MEGABYTES = 1024.0
+_MOST_OUTPUTS, _PASSES_OF_A_NORM = 128, 48
 
 # (metric, normalisation); "" for metrics of the outputs.
 Key = tuple[str, str]
@@ -62,6 +60,7 @@ class Evaluator:
         method: str,
         config: lanczos.Config,
         num_samples: int,
+        memory_limit_mb: float,
     ) -> None:
         """Compiles at the first use.
 
@@ -73,19 +72,23 @@ class Evaluator:
             method: name in METHODS.
             config: of iterations, and points at a time.
             num_samples: random signs of a Frobenius norm.
+            memory_limit_mb: of what is held beside the activations: Jacobians, or vectors of the iteration.
 
         Raises:
-            InvalidArgumentError: see `choose`.
+            InvalidArgumentError: see `choose`; there are no points at a time, or one takes more than the limit.
         """
-        self._function, self._only, self._batch_size = function, target_logit_only, config.batch_size
+        self._function, self._only = function, target_logit_only
         self._of_spectrum = [name for name in metrics if name in SPECTRUM_METRICS]
         self._of_outputs = [name for name in metrics if name in OUTPUT_METRICS]
         self._names = names
         self._sizes = {name: normalisations.num_values(name, function.num_outputs, target_logit_only) for name in names}
         self._by_gram = choose(function.num_outputs, metrics, list(self._sizes.values()), method) == "gram"
         self._gram = gram.make(function)
-        self._gram_batch_size = min(config.batch_size, gram.most_examples(function, _GRAM_MEGABYTES))
-        self._outputs = tf.function(function.predict, autograph=False)
+        held = gram.bytes_per_example(function) if self._by_gram else operator_norms.bytes_per_example(function, config)
+        most = min(config.batch_size, batching.most(held, memory_limit_mb))
+        config = dataclasses.replace(config, batch_size=most)
+        self._sizes_of_batches = batching.Sizes(most)
+        self._outputs = function.compiled(lambda inputs, _: function.predict(inputs))
         self._solvers = {
             name: operator_norms.Solver(function, name, target_logit_only=target_logit_only, config=config)
             for name in names
@@ -116,8 +119,8 @@ class Evaluator:
         if self._by_gram and self._of_spectrum:
             logits = self._spectra(points, found)
         else:
-            batches = gradient_products.even_batches(points, self._batch_size) if self._of_outputs else ()
-            logits = [self._outputs(batch.inputs).numpy()[:count] for batch, count in batches]
+            batches = self._sizes_of_batches.batches(points) if self._of_outputs else ()
+            logits = [self._outputs(batch.inputs, batch.labels).numpy()[:count] for batch, count in batches]
             self._products(points, owners, found, unconverged)
         if self._of_outputs:
             found |= self._output_metrics(np.concatenate(logits), labels)
@@ -130,7 +133,7 @@ class Evaluator:
     def _spectra(self, points: examples.Examples, found: _Values) -> list[np.ndarray]:
         parts: dict[Key, list[np.ndarray]] = {}
         all_logits = []
-        for batch, count in gradient_products.even_batches(points, self._gram_batch_size):
+        for batch, count in self._sizes_of_batches.batches(points):
             logits, products = (tensor.numpy()[:count] for tensor in self._gram(batch.inputs))
             all_logits.append(logits)
             operator_norms.check_finite(products.sum(axis=(1, 2)), batch.ids[:count], "the input Jacobian")

@@ -8,14 +8,14 @@ over four copies x_j with brightness, contrast and saturation each changed by a 
 by the true distance |x - x_j| instead: estimates of the slope along changes of colour.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from estimators import errors, gradient_products
-from estimators.jacobian import functions, gram, keys, normalisations, operator_norms
+from estimators import errors
+from estimators.jacobian import batching, functions, gram, keys, normalisations, operator_norms
 
 PUBLISHED_DISTANCE = 0.1
 _GREY = np.array([0.299, 0.587, 0.114])
@@ -98,74 +98,117 @@ class Tangents:
     ids: np.ndarray
 
 
-def measure(
-    function: functions.Function,
-    data: Any,
-    normalisation: str = "none",
-    *,
-    target_logit_only: bool = False,
-    jitter: Jitter | None = None,
-    with_hessian: bool = True,
-    batch_size: int = 16,
-) -> Tangents:
-    """Tangent metrics of every example.
+class Estimator:
+    """Tangent metrics of a function under any number of normalisations, compiled once."""
+
+    def __init__(
+        self,
+        function: functions.Function,
+        names: Sequence[str],
+        *,
+        target_logit_only: bool = False,
+        jitter: Jitter | None = None,
+        with_hessian: bool = True,
+        batch_size: int = 80,
+        memory_limit_mb: float = 1024.0,
+    ) -> None:
+        """Compiles at the first use.
+
+        Args:
+            function: g is this under a normalisation.
+            names: of normalisations.
+            target_logit_only: of the label's entry.
+            jitter: the copies.
+            with_hessian: whether gradients are compared too: K backward passes for each copy and the example.
+            batch_size: points at a time, of which each example has num_copies + 1; at least one example.
+            memory_limit_mb: of the gradients that are held at a time.
+
+        Raises:
+            InvalidArgumentError: a name is unknown, there are no points in a batch, or the gradients of one example
+                take more than the limit.
+        """
+        self._names = [normalisations.check(name) for name in names]
+        self._function, self._only, self._jitter = function, target_logit_only, jitter or Jitter()
+        self._with_hessian, num_points = with_hessian, self._jitter.num_copies + 1
+        most = max(1, batch_size // num_points) if batch_size > 0 else batch_size
+        if with_hessian:
+            most = min(most, batching.most(gram.bytes_per_example(function) * num_points, memory_limit_mb))
+        self._sizes = batching.Sizes(most)
+        self._outputs = function.compiled(lambda inputs, _: function.predict(inputs))
+        self._jacobians = gram.make_jacobians(function)
+
+    def run(self, data: Any) -> dict[str, Tangents]:
+        """The metrics of every example by normalisation.
+
+        Args:
+            data: `examples.Examples` or (images, labels).
+
+        Raises:
+            InvalidArgumentError: a label cannot be, or inputs are no images.
+            NotFiniteError: a value is NaN or infinite.
+        """
+        data = functions.checked(self._function, data)
+        distances: list[np.ndarray] = []
+        changes: dict[str, list[list[np.ndarray]]] = {name: [] for name in self._names}
+        for batch, count in self._sizes.batches(data):
+            images = np.concatenate([batch.inputs[:, None], self._jitter.copies(batch.inputs, batch.ids)], axis=1)
+            distances.append(_moved(images)[:count])
+            for name, found in self._changes(images, batch.labels).items():
+                changes[name].append([array[:count] for array in found])
+        away = np.concatenate(distances)
+        return {
+            name: _summary([np.concatenate(a) for a in zip(*changes[name], strict=True)], away, data.ids)
+            for name in self._names
+        }
+
+    def _changes(self, images: np.ndarray, labels: np.ndarray) -> dict[str, list[np.ndarray]]:
+        """[B, num_copies] by normalisation, of g and, if asked for, of dg/dx, from images [B, 1 + num_copies, ...]."""
+        shape = images.shape[:2]
+        flat, owners = images.reshape([-1, *images.shape[2:]]), np.repeat(labels, shape[1])
+        logits, *rows = (
+            [tensor.numpy() for tensor in self._jacobians(flat)]
+            if self._with_hessian
+            else [self._outputs(flat, owners).numpy()]
+        )
+        changes = {}
+        for name in self._names:
+            arrays = [normalisations.values(name, logits, owners, self._only)]
+            if rows:
+                arrays.append(normalisations.matrices(name, logits, owners, self._only) @ rows[0])
+            changes[name] = [_moved(array.reshape([*shape, *array.shape[1:]])) for array in arrays]
+        return changes
+
+
+def measure(function: functions.Function, data: Any, normalisation: str = "none", **options: Any) -> Tangents:
+    """Tangent metrics of every example under one normalisation.
 
     Args:
         function: g is this under the normalisation.
         data: `examples.Examples` or (images, labels).
         normalisation: name in `normalisations.NAMES`.
-        target_logit_only: of the label's entry.
-        jitter: the copies.
-        with_hessian: whether gradients are compared too: K backward passes for each copy and the example.
-        batch_size: examples at a time; (num_copies + 1) K D numbers each.
+        **options: of `Estimator`.
 
     Raises:
         InvalidArgumentError: a name or label cannot be, or inputs are no images.
         NotFiniteError: a value is NaN or infinite.
     """
-    data, jitter = functions.checked(function, data), jitter or Jitter()
-    num = jitter.num_copies + 1
-    slopes = tf.function(_normalised(function, normalisation, target_logit_only, with_hessian), autograph=False)
-    parts = []
-    for batch, count in gradient_products.even_batches(data, batch_size):
-        images = np.concatenate([batch.inputs[:, None], jitter.copies(batch.inputs, batch.ids)], axis=1)
-        flat = images.reshape([-1, *images.shape[2:]])
-        found = slopes(tf.constant(flat), tf.constant(np.repeat(batch.labels, num)))
-        moved = [_moved(array.numpy(), num)[:count] for array in (tf.reshape(flat, [len(flat), -1]), *found)]
-        parts.append(moved)
-    distances, *changes = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    return Estimator(function, [normalisation], **options).run(data)[normalisation]
+
+
+def _summary(changes: Sequence[np.ndarray], distances: np.ndarray, ids: np.ndarray) -> Tangents:
     for change in changes:
-        operator_norms.check_finite(change.sum(axis=1), data.ids, "a change over copies")
+        operator_norms.check_finite(change.sum(axis=1), ids, "a change over copies")
     of_distance = np.where(distances > 0, distances, np.nan)
     published = [_root_mean_square(change) / PUBLISHED_DISTANCE for change in changes]
     true = [_root_mean_square(change / of_distance) for change in changes]
-    hessian = (published[1], true[1]) if with_hessian else (None, None)
-    return Tangents(published[0], hessian[0], true[0], hessian[1], distances, data.ids)
+    hessian = (published[1], true[1]) if len(changes) > 1 else (None, None)
+    return Tangents(published[0], hessian[0], true[0], hessian[1], distances, ids)
 
 
-def _normalised(function: functions.Function, normalisation: str, target_logit_only: bool, with_hessian: bool) -> Any:
-    """(inputs [n, ...], labels [n]) -> [g [n, Q], dg/dx [n, Q, D]], the second if asked for."""
-    normalisations.check(normalisation)
-
-    def compute(inputs: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
-        if not with_hessian:
-            logits = function.predict(inputs)
-            return [normalisations.apply(normalisation, logits, labels, target_logit_only)]
-        logits, rows = gram.jacobians(function, inputs)
-        if normalisation == "none" and not target_logit_only:
-            return [logits, rows]
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            values = normalisations.apply(normalisation, logits, labels, target_logit_only)
-        return [values, tf.matmul(tape.batch_jacobian(values, logits, experimental_use_pfor=False), rows)]
-
-    return compute
-
-
-def _moved(values: np.ndarray, num: int) -> np.ndarray:
-    """[B, num - 1] float64: Euclidean distances of the copies' values from the example's."""
-    groups = values.astype(np.float64).reshape([-1, num, values[0].size])
-    return np.linalg.norm(groups[:, 1:] - groups[:, :1], axis=2)
+def _moved(values: np.ndarray) -> np.ndarray:
+    """[B, num_copies] float64: distances from the first of [B, 1 + num_copies, ...], the example, to the others."""
+    flat = values.astype(np.float64).reshape([*values.shape[:2], -1])
+    return np.linalg.norm(flat[:, 1:] - flat[:, :1], axis=2)
 
 
 def _root_mean_square(values: np.ndarray) -> np.ndarray:

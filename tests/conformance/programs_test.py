@@ -9,10 +9,8 @@ import sys
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[2]
-# Modules of scripts/ that programs are made of.
-_SHARED = {"__init__", "cli", "choices", "common_flags", "terminal", "archive_flags", "archive_pass", "transfer_bar"}
-_SHARED |= {"training_texts", "datamodel_texts", "archive_verification", "runner_flags"}
-_PROGRAMS = sorted(path.stem for path in (_ROOT / "scripts").glob("*.py") if path.stem not in _SHARED)
+# Other modules of scripts/ are what programs are made of.
+_PROGRAMS = sorted(path.stem for path in (_ROOT / "scripts").glob("*.py") if "\nif __name__" in path.read_text())
 # Started through the Makefile, not installed.
 _NOT_INSTALLED = {"demo"}
 

@@ -541,7 +541,7 @@ def test_influence_functions_of_a_run_and_of_ones_own_model(zoo, dataset, tmp_pa
     assert "up to date, nothing to do" in again.stdout
     other = start("compute_influence_functions", *arguments, "--damp=0.5")
     assert other.returncode == 1
-    assert "solver.damping: there 0.01, asked for 0.5" in other.stderr
+    assert "solver.damping: stored 0.01, asked for 0.5" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -580,3 +580,37 @@ def test_the_most_influential_examples_are_dropped_and_random_ones_beside_them(z
     other = start("train_on_most_influential", *arguments, "--action=keep")
     assert other.returncode == 1
     assert "holds another comparison" in other.stderr
+
+
+def test_networks_of_two_widths_are_trained_and_their_input_jacobians_measured_and_drawn(dataset, tmp_path):
+    shared = [f"--dataset={dataset}", "--epochs=2", "--batch_size=10", f"--save_dir={tmp_path}"]
+    result = start("train_sweep", "--model=conv5", "--widths=1,2", "--seeds=0", "--workers=1", *shared)
+    assert result.returncode == 0, result.stderr
+    assert "2 networks, 0 missing" in result.stdout
+    result = start("train_model", "--model=conv5_1", "--seed=1", *shared)
+    assert result.returncode == 0, result.stderr
+    assert "finished: 2 epochs done, train loss" in result.stdout
+    assert len(list(tmp_path.rglob("seed-*/result.json"))) == 3
+    folder = f"{tmp_path}/networks"
+    result = start("compute_jacobian_stats", f"--run={folder}", "--num_shards=2", "--workers=1")
+    assert result.returncode == 0, result.stderr
+    for program, arguments in (
+        ("merge_jacobian_stats", []),
+        ("aggregate_jacobian_stats", [f"--output={tmp_path}/summary"]),
+        ("plot_jacobian_stats", [f"--output={tmp_path}/lipschitz.png"]),
+    ):
+        result = start(program, f"--input={folder}", *arguments)
+        assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.rglob("stats_*_1-of-1.parquet"))) == 3
+    assert (tmp_path / "summary_seeds.csv").read_text().count("\n") > 2
+    assert (tmp_path / "lipschitz.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sensitivity_of_the_runs_of_a_zoo_beside_their_scores(zoo, dataset, tmp_path):
+    shared = [f"--zoo={zoo}", "--subset_ratio=0.7", f"--dataset={dataset}"]
+    assert start("compute_scores", *shared).returncode == 0
+    result = start("plot_sensitivity", *shared, "--num_runs=3", f"--outdir={tmp_path / 'o'}", "--workers=1")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "o" / "correlations.json").read_text())
+    assert found
+    assert (tmp_path / "o" / "sensitivity.png").read_bytes().startswith(b"\x89PNG")

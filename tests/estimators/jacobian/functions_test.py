@@ -44,6 +44,16 @@ def test_keras_models_targets_and_functions_are_alike():
     assert (found[0].num_outputs, found[0].input_shape, found[0].input_size) == (3, (4, 4, 2), 32)
 
 
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)])
+def test_models_that_are_training_are_refused(layer):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(5), layer, keras.layers.Dense(3)])
+    inputs = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    assert functions.of(model, inputs).num_outputs == 3
+    with pytest.raises(errors.InvalidTargetError, match="give predict="):
+        functions.of(model, inputs, predict=lambda x: model(x, training=True))
+
+
 def test_a_compiled_model_is_differentiated_as_any_other():
     inner = tf.function(lambda x: tf.tanh(x) @ np.eye(3))
     inputs = np.random.default_rng(0).normal(size=(4, 3))

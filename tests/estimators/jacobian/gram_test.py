@@ -8,7 +8,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from estimators import errors
-from estimators.jacobian import functions, gram, normalisations, pointwise, spectra
+from estimators.jacobian import batching, functions, gram, normalisations, pointwise, spectra
 from tests.estimators.jacobian import networks
 
 
@@ -96,11 +96,22 @@ def test_probabilities_of_two_outputs_by_hand():
     np.testing.assert_allclose(-normalisations.log_probabilities(logits), [[0.4054651, 1.0986123]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("name", normalisations.NAMES)
+def test_values_on_the_host_are_those_in_the_graph(name, only):
+    logits, labels = 3 * np.random.default_rng(0).normal(size=(6, 4)), np.arange(6) % 4
+    expected = normalisations.apply(name, tf.constant(logits), tf.constant(labels), only)
+    np.testing.assert_allclose(normalisations.values(name, logits, labels, only), expected, rtol=1e-12)
+
+
 def test_a_linear_network_has_the_norm_of_its_matrix_everywhere():
     factors = [np.random.default_rng(k).normal(size=(5, 5)) for k in range(3)]
-    function, _ = networks.linear(factors[0] @ factors[1] @ factors[2])
     inputs = np.random.default_rng(9).normal(size=(6, 5))
-    found = _spectra(function, inputs, np.zeros(6, int)).operator_norms
+    one = networks.linear(factors[0])[0]
+    found = _spectra(one, inputs, np.zeros(6, int)).operator_norms
+    np.testing.assert_allclose(found, np.linalg.norm(factors[0], 2), rtol=1e-12)
+    deep = functions.of(lambda x: ((x @ factors[0]) @ factors[1] + 1.0) @ factors[2], inputs)
+    found = _spectra(deep, inputs, np.zeros(6, int)).operator_norms
     np.testing.assert_allclose(found, np.linalg.norm(factors[0] @ factors[1] @ factors[2], 2), rtol=1e-12)
 
 
@@ -206,8 +217,10 @@ def test_a_batch_size_is_traced_once():
 
 def test_memory_decides_how_many_are_held():
     function, _, _ = networks.case("convolutional")
-    assert gram.most_examples(function, 1e-6) == 1
-    assert gram.most_examples(function, 24 * 4 * 128 * 10 / 1e6) == 10
+    assert gram.bytes_per_example(function) == 4 * 128 * 24
+    assert batching.most(100, 0.00105) == 10
+    with pytest.raises(errors.InvalidArgumentError, match="memory_limit_mb 1: one example takes 2 MB; raise the limit"):
+        batching.most(2_000_000, 1)
 
 
 def test_misuse_is_refused():
@@ -229,6 +242,7 @@ def test_misuse_is_refused():
     ("num_outputs", "metrics", "sizes", "expected"),
     [
         (10, ["jacobian_operator_norm"], [10], "gram"),
+        (40, ["jacobian_operator_norm"], [40], "gram"),
         (100, ["jacobian_operator_norm"], [100], "products"),
         (100, ["jacobian_operator_norm"], [100] * 5, "gram"),
         (100, ["jacobian", "jacobian_operator_norm"], [100], "gram"),

@@ -51,6 +51,16 @@ def test_signs_belong_to_examples(batch_size):
     assert (other.values != whole.values).all()
 
 
+def test_standard_errors_of_two_samples_by_hand():
+    matrix = np.array([[1.0, 2.0], [3.0, 1.0]])
+    function, inputs = networks.linear(matrix, num=20)
+    found = hutchinson.frobenius_norms(function, (inputs, np.zeros(20, int)), num_samples=2)
+    # The squares are |r_1 + r_2|^2 = 25 or |r_1 - r_2|^2 = 5, so that two of them differ by 20 or not at all.
+    expected = np.where(found.squares == 15, 10.0, 0.0)
+    assert set(found.squares) == {5, 15, 25}
+    np.testing.assert_allclose(found.squares_standard_errors, expected, atol=1e-9)
+
+
 def test_one_sample_has_no_standard_error():
     function, inputs, labels = networks.case("convolutional")
     assert np.isnan(hutchinson.frobenius_norms(function, (inputs, labels), num_samples=1).standard_errors).all()

@@ -55,6 +55,38 @@ def test_pools_have_the_derivative_of_tensorflow(padding, shape, size, stride):
     np.testing.assert_allclose(np.sum(np.reshape(pushed, outputs.shape) * u), np.sum(expected * v))
 
 
+@pytest.mark.parametrize("read", ["by the pool alone", "by others too", "through a pool with overlaps"])
+def test_rectifiers_before_pools(read):
+    inputs = np.random.default_rng(0).integers(-3, 2, (4, 6, 6, 3)).astype(np.float64)
+    size = 3 if read == "through a pool with overlaps" else 2
+
+    def predict(x):
+        y = tf.nn.relu(tf.tanh(x))
+        rows = [tf.reshape(tf.square(tf.nn.max_pool2d(y, size, 2, "VALID")), [4, -1])]
+        return tf.concat([*rows, tf.reshape(y, [4, -1])] if read == "by others too" else rows, axis=1)
+
+    outputs = predict(tf.constant(inputs))
+    u, v = np.random.default_rng(1).normal(size=outputs.shape), np.random.default_rng(2).normal(size=inputs.shape)
+    graphs = []
+
+    @tf.function(autograph=False)
+    def products(inputs):
+        linear = linearised.Linearised(predict, inputs, with_jvp=True)
+        graphs.append(inputs.graph)
+        return linear.vjp(tf.constant(u)), linear.jvp(tf.constant(v.reshape([4, -1])))
+
+    with tf.GradientTape() as tape:
+        x = tf.constant(inputs)
+        tape.watch(x)
+        value = tf.reduce_sum(predict(x) * u)
+    expected = tape.gradient(value, x).numpy()
+    pulled, pushed = products(tf.constant(inputs))
+    np.testing.assert_allclose(np.reshape(pulled, inputs.shape), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.sum(pushed * u), np.sum(expected * v), rtol=1e-12)
+    types = [operation.type for operation in graphs[0].get_operations()]
+    assert ("ReluGrad" in types) == (read != "by the pool alone")
+
+
 def test_places_of_maxima_are_found_once_for_all_passes():
     function, inputs, _ = networks.case("convolutional")
     graph = gram.make(function).get_concrete_function(tf.constant(inputs)).graph
@@ -67,7 +99,7 @@ def test_places_of_maxima_are_found_once_for_all_passes():
 def test_compiling_by_xla_changes_nothing():
     first, second = (np.random.default_rng(k).normal(size=shape) for k, shape in enumerate([(5, 9), (9, 3)]))
     inputs = np.random.default_rng(2).normal(size=(4, 5))
-    function = functions.of(lambda x: tf.tanh(x @ first) @ second, inputs)
+    smooth = [functions.of(lambda x: tf.tanh(x @ first) @ second, inputs, jit_compile=jit) for jit in (False, True)]
     for make in (gram.make, gram.make_jacobians):
-        plain, compiled = (make(function, jit_compile=jit)(inputs)[1].numpy() for jit in (False, True))
+        plain, compiled = (make(function)(inputs)[1].numpy() for function in smooth)
         np.testing.assert_allclose(compiled, plain, rtol=1e-12)

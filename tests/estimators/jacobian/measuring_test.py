@@ -135,6 +135,84 @@ def test_tangents_are_measured_at_the_examples():
     assert len(only.columns) == 1
 
 
+_IMAGES = np.random.default_rng(0).uniform(0.2, 0.8, (11, 6, 6, 1))
+
+
+class _Counted(tf.Module):
+    """A network that counts how often it is called, which compiled functions do while they are traced alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.head, self.num_calls = networks.weights(3, 3, 1, 3), networks.weights(3, 4), 0
+
+    def __call__(self, images):
+        self.num_calls += 1
+        return tf.reduce_mean(tf.tanh(tf.nn.conv2d(images, self.kernel, 1, "SAME")), [1, 2]) @ self.head
+
+
+@pytest.mark.parametrize("method", ["gram", "products"])
+def test_shards_and_checkpoints_are_measured_without_tracing_again(method):
+    model = _Counted()
+    function = functions.of(model, _IMAGES)
+    settings = {
+        "metrics": ("jacobian", "jacobian_operator_norm", "confidence", *measuring.TANGENT_METRICS),
+        "normalisations": ("none", "softmax", "crossentropy"),
+        "places": {"shift": places.Shifts((1, 2), 2), "noise": places.Gaussian(0.1, 3)},
+        "method": method,
+        "batch_size": 4,
+    }
+    measurer, labels = measuring.Measurer(function, **settings), np.arange(11) % 4
+    data = examples.Examples(_IMAGES, labels)
+    first = measurer.measure(data)
+    traced = model.num_calls
+    for variables in (None, (2.0, -1.0)):
+        if variables:
+            for variable, factor in zip((model.kernel, model.head), variables, strict=True):
+                variable.assign(factor * variable)
+        shards = [measurer.measure(data.take(slice(k, k + 4))) for k in (0, 4, 8)]
+        assert model.num_calls == traced
+        expected = measuring.measure(function, data, **settings)
+        traced = model.num_calls
+        for k, column in enumerate(expected.columns):
+            found = np.concatenate([shard.columns[k].values for shard in shards])
+            np.testing.assert_allclose(found, column.values, rtol=1e-9, atol=1e-12)
+    assert not np.allclose(expected.columns[0].values, first.columns[0].values)
+
+
+def test_points_of_an_example_have_signs_of_their_own():
+    function, inputs, labels = networks.case("convolutional")
+    settings = {"metrics": ("jacobian",), "method": "products", "num_samples": 1, "averages": ("raw",)}
+    found = measuring.measure(function, (inputs, labels), places={"here": places.Sphere(1e-12, 2)}, **settings)
+    values = found.column("jacobian", "none", "here", "raw").values
+    np.testing.assert_allclose(values[:, 0, 0], values[:, 1, 0])
+    drawn = np.stack([values[:, 0, 0], values[:, 0, 1], values[:, 1, 1]])
+    # Sixteen patterns of signs, of which half are the others' negatives: few of seven examples draw one twice.
+    assert (np.abs(np.diff(np.sort(drawn, axis=0), axis=0)) > 1e-6).all(axis=0).sum() >= 3
+
+
+def test_memory_is_bounded():
+    function, inputs, labels = networks.case("convolutional")
+    plain = measuring.measure(function, (inputs, labels), metrics=("nuclear_norm",))
+    num_bytes = gram.bytes_per_example(function)
+    found = measuring.measure(
+        function, (inputs, labels), metrics=("nuclear_norm",), memory_limit_mb=2 * num_bytes / 1e6
+    )
+    np.testing.assert_allclose(found.columns[0].values, plain.columns[0].values, rtol=1e-7)
+    sizes = set()
+    noted = functions.Function(
+        lambda x: sizes.add(x.shape[0]) or function.predict(x), (8, 8, 2), function.num_outputs, function.dtype
+    )
+    # Four vectors of four numbers and their products, in float64 twice over: 768 bytes.
+    measuring.measure(noted, (inputs, labels), method="products", memory_limit_mb=2000e-6)
+    measuring.measure(noted, (inputs, labels), method="gram", memory_limit_mb=2 * num_bytes / 1e6)
+    assert sizes == {2}
+    twice = measuring.measure(function, (inputs, labels), normalisations=("none", "none"))
+    assert [len(column.values) for column in twice.columns] == [7]
+    for settings in ({"metrics": ("jacobian",)}, {"method": "products"}, {"metrics": ("tangent_hessian",)}):
+        with pytest.raises(errors.InvalidArgumentError, match="memory_limit_mb 1e-05: one example takes"):
+            measuring.Measurer(function, memory_limit_mb=1e-5, **settings)
+
+
 def test_progress_is_told():
     function, inputs, labels = networks.case("convolutional")
     told = []

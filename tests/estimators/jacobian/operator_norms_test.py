@@ -93,6 +93,26 @@ def test_certificates_hold_on_a_thousand_matrices(dtype):
     assert close[found.converged].all()
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_norms_are_good_to_a_ten_thousandth_by_default(dtype):
+    matrices = _matrices(1000)
+    function, inputs = _looked_up(matrices, dtype)
+    found = operator_norms.Solver(function).run((inputs, np.zeros(1000, int)))
+    largest = np.linalg.norm(matrices, 2, axis=(1, 2))
+    assert found.converged.all()
+    np.testing.assert_allclose(found.values, largest, rtol=1e-4)
+    assert (found.error_bounds <= 1e-4 * largest).all()
+
+
+def test_no_smaller_error_bound_would_hold():
+    # One step from a vector between two singular vectors is off by the whole bound.
+    function, inputs = networks.linear(np.diag([1.0, 0.99]), num=300)
+    found = operator_norms.Solver(function, config=lanczos.Config(max_steps=1)).run((inputs, np.zeros(300, int)))
+    nearest = np.abs(np.array([[1.0, 0.99]]) - found.values[:, None]).min(axis=1)
+    shares = nearest / found.error_bounds
+    assert 0.95 < shares.max() <= 1
+
+
 def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start():
     kinds = np.array(_KINDS)[np.arange(20) % len(_KINDS)]
     function, inputs = _looked_up(_matrices(20), tf.float64)
@@ -104,6 +124,12 @@ def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start():
     np.testing.assert_allclose(found.values[kinds == "rank_one"], 3, rtol=1e-12)
     assert (found.values[kinds == "zero"] == 0).all()
     assert found.converged.all()
+    # Spaces do not grow by rounding either, however rarely one looks.
+    found = operator_norms.Solver(function, config=lanczos.Config(check_every=8)).run((inputs, np.zeros(20, int)))
+    for kind, num in (("rank_one", 2), ("orthogonal", 1), ("zero", 1)):
+        assert (found.num_steps[kinds == kind] == num).all()
+        assert found.exhausted[kinds == kind].all()
+    assert not found.exhausted[kinds == "gaussian"].any()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,9 @@ def test_the_labels_row_alone():
     rows = networks.dense_jacobians(function.predict, inputs)[np.arange(7), labels]
     np.testing.assert_allclose(found.values, np.linalg.norm(rows, axis=1), rtol=1e-12)
     assert (found.num_steps == 1).all()
+    # A space of one dimension is known whole, so that the bound is certain.
+    assert found.exhausted.all()
+    np.testing.assert_allclose(found.upper_bounds(), found.values, rtol=1e-12)
 
 
 def test_more_outputs_than_inputs():

@@ -1,0 +1,1 @@
+"""What `train_model` and `train_sweep` are made of."""

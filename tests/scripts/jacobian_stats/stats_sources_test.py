@@ -1,0 +1,202 @@
+"""Networks of train_model, runs of zoos and models of one's own have the right splits, labels and units."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from heldout.training import model_runs
+from scripts.jacobian_stats import stats_config, stats_files, stats_run, stats_sources
+from tests import cases
+from tests.scripts.jacobian_stats import networks
+from zoo import errors
+
+_THIS = "tests.scripts.jacobian_stats.stats_sources_test"
+_WEIGHTS = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+_INPUTS = np.array([[np.log(2.0), 0.0, 0.0], [0.0, 3.0, 1.0]])
+
+
+class Linear(tf.Module):
+    """f = W x with the W of the methods' golden checks."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(_WEIGHTS)
+
+    def __call__(self, inputs):
+        return tf.matmul(inputs, self.weights)
+
+
+def linear():
+    return Linear(), (_INPUTS, np.array([0, 1])), (_INPUTS[:1], np.array([1]))
+
+
+class Flat(Linear):
+    """The mean of an image, ten times."""
+
+    def __call__(self, images):
+        return tf.reduce_mean(images, axis=(1, 2)) * tf.range(1.0, 11.0)
+
+
+def flat():
+    return Flat()
+
+
+class Nested(Linear):
+    """Of a dictionary."""
+
+    def __call__(self, given):
+        return super().__call__(given["a"])
+
+
+def nested():
+    x = {"a": _INPUTS}
+    return Nested(), (x, np.array([0, 1])), (x, np.array([0, 1]))
+
+
+def measured(folder, **options):
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:linear"))
+    config = stats_config.StatsConfig(**options)
+    return stats_run.Measurement(config, source, folder).run((1, 1))[0]
+
+
+def test_a_model_of_ones_own_has_the_golden_values(tmp_path):
+    found = measured(
+        tmp_path,
+        metrics=("jacobian", "jacobian_operator_norm", "crossentropy", "confidence"),
+        normalisations=("none", "softmax", "logsoftmax", "crossentropy"),
+    )
+    first = {name: values[0] for name, values in found.arrays.items()}
+    expected = {
+        "jacobian": 2.0,
+        "jacobian_operator_norm": np.sqrt(3),
+        "jacobian__softmax": 4 / 9,
+        "jacobian_operator_norm__softmax": 4 / 9,
+        "jacobian__logsoftmax": np.sqrt(10 / 9),
+        "jacobian_operator_norm__logsoftmax": np.sqrt(10 / 9),
+        "jacobian_operator_norm__crossentropy": np.sqrt(2) / 3,
+        "crossentropy": 0.4054651081,
+        "confidence": 0.4714045208,
+    }
+    assert {name: first[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    other = measured(tmp_path / "target", target_logit_only=True, dataset_split="test")
+    assert other.arrays["jacobian_operator_norm__target"] == pytest.approx([np.sqrt(2)], rel=1e-9)
+    assert other.path.name.startswith("stats_none+target_test_n1_")
+
+
+def test_a_model_of_ones_own_is_given_images_as_the_data_set_normalises_them(tmp_path):
+    name = cases.tiny_digits_npz(tmp_path / "tiny.npz")
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:flat", dataset=name))
+    config = stats_config.StatsConfig(metrics=("jacobian",), normalisations=("none",))
+    found = stats_run.Measurement(config, source, tmp_path / "out").run((1, 1))[0]
+    # Of k mean(x) over 64 pixels, k from 1 to 10.
+    truth = np.sqrt(np.sum(np.arange(1, 11) ** 2) / 64)
+    np.testing.assert_allclose(found.arrays["jacobian"], np.full(60, truth), rtol=1e-5)
+    assert source.group[1] == "npz-tiny.npz"
+
+
+def test_a_zoos_run_has_its_subset_and_the_rest(tmp_path):
+    run = networks.zoo_run(tmp_path)
+    source = networks.source(run.directory)
+    mask = networks.subset(3)
+    data = cases.tiny_digits()
+    for name, ids in (
+        ("train", np.flatnonzero(mask)),
+        ("heldout", np.flatnonzero(~mask)),
+        ("all_train", np.arange(60)),
+    ):
+        split = source.split(name)
+        np.testing.assert_array_equal(split.ids, ids)
+        np.testing.assert_array_equal(split.label, data.train.label[ids])
+        np.testing.assert_array_equal(split.images[np.array([2, 5])], data.train.images[ids[[2, 5]]])
+    assert len(source.split("test").ids) == 20
+    assert [(one.epoch, one.step) for one in source.checkpoints] == [(1, 3), (2, 6)]
+    assert (source.group, source.seed, source.home) == (("mlp", "npz-tiny.npz", "e-0.5"), "3", None)
+    with pytest.raises(errors.InvalidValueError, match="--dataset_split=val"):
+        source.split("val")
+
+
+def test_checkpoints_are_restored(tmp_path):
+    run = networks.zoo_run(tmp_path)
+    source = networks.source(run.directory)
+    x, found = tf.random.stateless_normal([2, 8, 8, 1], [1, 2]), []
+    for one in (*source.checkpoints, source.checkpoints[0]):
+        source.restore(one)
+        found.append(source.predict(x).numpy())
+    np.testing.assert_array_equal(found[0], found[2])
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_a_network_of_train_model_has_its_three_splits(tmp_path):
+    home = networks.model_run(tmp_path)
+    source, data = networks.source(home), model_runs.ModelRun.open(home).data()
+    for name in ("train", "val", "test"):
+        np.testing.assert_array_equal(source.split(name).ids, data.split(name).ids)
+        np.testing.assert_array_equal(source.split(name).label, data.split(name).label)
+    assert source.home == home.resolve()
+    assert source.facts["width"] is None
+    images = data.test.images[:2]
+    pixels = images / data.dataset.scale
+    np.testing.assert_allclose(
+        source.normalise(images), (pixels - source.mean) / source.deviation, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("name", "width"), [("conv5_16", 16), ("resnet18_64", 64), ("resnet18", None), ("mlp", None)])
+def test_widths_are_read_from_names(name, width):
+    assert stats_sources._width(name) == width
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    home = networks.model_run(tmp_path)
+    with pytest.raises(errors.InvalidValueError, match=r"--dataset=digits: --run=.*leave the flag out"):
+        networks.source(home, dataset="digits")
+    with pytest.raises(errors.InvalidValueError, match="--arch=mlp"):
+        networks.source(home, architecture="mlp")
+    for path in (home / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(errors.MissingFileError, match="checkpoint"):
+        networks.source(home)
+    run = networks.zoo_run(tmp_path)
+    for path in run.checkpoints_directory.iterdir():
+        path.unlink()
+    with pytest.raises(errors.MissingFileError, match="has no complete checkpoint"):
+        networks.source(run.directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("linear", {"dataset_split": "heldout"}, "has train and test"),
+        ("linear", {"units": "pixels"}, "--units=pixels"),
+        ("linear", {"strategies": ("shift",)}, "are of images"),
+        ("linear", {"metrics": ("tangent_jacobian",)}, "are of images"),
+        ("nested", {}, "taken by one array"),
+    ],
+)
+def test_what_a_model_of_ones_own_cannot_have_is_refused(tmp_path, name, options, message):
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:{name}"))
+    with pytest.raises(errors.InvalidValueError, match=message):
+        stats_run.Measurement(stats_config.StatsConfig(**options), source, tmp_path)
+
+
+def test_mixing_needs_two_examples(tmp_path):
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:linear"))
+    config = stats_config.StatsConfig(strategies=("mixup",), dataset_split="test")
+    with pytest.raises(errors.InvalidValueError, match="none to mix it with"):
+        stats_run.Measurement(config, source, tmp_path)
+
+
+def test_where_results_go(tmp_path):
+    home = pathlib.Path("/nets/n/mlp/digits/s/seed-1")
+
+    def folder(home=None, **options):
+        config = stats_config.SourceConfig(run="r", **options)
+        return stats_files.folder_of(config, ("m", "d", "s"), "7", home)
+
+    assert folder(home) == home / "jacobian_stats"
+    assert folder(home, save_dir="/a", name="b") == pathlib.Path("/a/b/m/d/s/seed-7/jacobian_stats")
+    assert folder(home, outdir="/o") == pathlib.Path("/o")
+    with pytest.raises(errors.InvalidValueError, match="--save_dir"):
+        folder()

@@ -1,0 +1,1 @@
+"""Tests of what `train_model` and `train_sweep` are made of."""
