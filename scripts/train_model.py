@@ -46,7 +46,7 @@ _LABEL_NOISE = flags.DEFINE_string(
     "label_noise",
     "none",
     "Training labels to change: a share like 0.2 (symmetric), or symmetric, pair or asymmetric with a share or a "
-    "number, as in pair:0.1 or symmetric:300.",
+    "number, as in pair:0.1 or symmetric:300, or class_conditional with --label_map.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of initial values, order of examples and augmentation.")
 

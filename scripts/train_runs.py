@@ -97,14 +97,14 @@ _LABEL_NOISE = flags.DEFINE_string(
     "label_noise",
     "none",
     "Training labels to change: symmetric, pair or asymmetric, and a share of all examples or a number of them, as in "
-    "symmetric:0.2 or pair:300.",
+    "symmetric:0.2 or pair:300; or class_conditional, with shares of each class in --label_map.",
 )
 _LABEL_SEED = flags.DEFINE_integer("label_seed", 0, "Seed of the changed labels; nothing else depends on it.")
 _LABEL_MAP = flags.DEFINE_string(
     "label_map",
     "{}",
     'Which class becomes which with asymmetric noise, as JSON like {"7": 1, "2": 7}; without it the map that is known '
-    "for mnist, digits and cifar10.",
+    'for mnist, digits and cifar10. With class_conditional noise shares of each class: {"3": {"5": 0.3, "8": 0.1}}.',
 )
 _MARGINS = flags.DEFINE_bool("margins", False, "Store with every run the margin of each example, 2 bytes each.")
 _MAX_FAILURES = flags.DEFINE_integer(

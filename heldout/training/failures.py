@@ -14,8 +14,6 @@ import pathlib
 import shlex
 from typing import Any, Self
 
-import numpy as np
-
 import heldout
 from heldout import subsets
 from heldout.experiments import label_noise, recipes, subset_rankings, training_config
@@ -136,10 +134,9 @@ def _training_flags(config: training_config.TrainingConfig) -> dict[str, str]:
 
 
 def _noise_flags(noise: label_noise.LabelNoise) -> dict[str, str]:
-    amount = noise.count if noise.share is None else np.format_float_positional(noise.share, trim="0")
-    flags = {"label_noise": f"{noise.kind}:{amount}", "label_seed": str(noise.seed)}
-    if noise.class_map:
-        flags["label_map"] = json.dumps({str(old): new for old, new in noise.class_map})
+    flags = {"label_noise": ":".join(filter(None, (noise.kind, noise.amount()))), "label_seed": str(noise.seed)}
+    if noise.map_json():
+        flags["label_map"] = json.dumps(noise.map_json())
     return flags
 
 

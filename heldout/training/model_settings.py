@@ -186,8 +186,8 @@ class ModelSettings:
         """The label noise in a word: "none", "symmetric-0.1", "pair-300"."""
         if self.noise is None:
             return "none"
-        amount = self.noise.count if self.noise.share is None else _number(self.noise.share)
-        return f"{self.noise.kind}-{amount}"
+        amount = self.noise.amount() if self.noise.share is None else _number(self.noise.share)
+        return "-".join(filter(None, (self.noise.kind, amount)))
 
     def data_name(self) -> str:
         """The data set as the name of a folder: "mnist", "cifar10-uniform"; of a file its name without folders."""

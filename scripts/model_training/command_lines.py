@@ -51,7 +51,7 @@ def noise(text: str, seed: int, label_map: Mapping[str, Any]) -> label_noise.Lab
     elif re.fullmatch(r"0?\.[0-9]+|1\.0*", text):
         text = f"symmetric:{text if not text.endswith('.') else text + '0'}"
     # A sweep may have one of its noises without a map.
-    return label_noise.parse(text, seed, label_map if text.startswith("asymmetric") else None)
+    return label_noise.parse(text, seed, label_map if text.startswith(("asymmetric", "class")) else None)
 
 
 def val_split(text: str, dataset: str) -> data_split.Amount:

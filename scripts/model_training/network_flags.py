@@ -37,7 +37,7 @@ LABEL_MAP = flags.DEFINE_string(
     "label_map",
     "{}",
     'Which class becomes which with asymmetric noise, as JSON like {"7": 1, "2": 7}; without it the map that is known '
-    "for mnist, digits and cifar10.",
+    'for mnist, digits and cifar10. With class_conditional noise shares of each class: {"3": {"5": 0.3, "8": 0.1}}.',
 )
 TRAIN_SPLIT = flags.DEFINE_string(
     "train_split",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -221,3 +222,65 @@ def test_labels_are_written_once_with_the_mask_of_the_changed(tmp_path):
     npz.write(path, arrays)
     with pytest.raises(errors.MismatchError, match=r"labels\.npz: holds other labels.*delete it"):
         label_noise.write_labels(path, clean, changed)
+
+
+_BY_CLASS = np.repeat(np.arange(4), (100, 50, 7, 20))
+
+
+def _conditional(seed=0, **rows):
+    stored = {name.strip("_"): row for name, row in rows.items()}
+    return label_noise.parse("class_conditional", seed, stored)
+
+
+def test_class_conditional_noise_changes_exact_shares_of_each_class():
+    noise = _conditional(_0={"1": 0.3, "3": 0.125}, _2={"0": 0.5}, _3={"2": 1})
+    changed = label_noise.noisy_labels(noise, _BY_CLASS, 4)
+    counts = np.zeros((4, 4), int)
+    np.add.at(counts, (_BY_CLASS, changed), 1)
+    # Shares of a class are added up and then rounded: 30 and 42.5 of 100, 3.5 of 7.
+    assert counts.tolist() == [[58, 30, 0, 12], [0, 50, 0, 0], [4, 0, 3, 0], [0, 0, 20, 0]]
+    assert noise.num_changed(_BY_CLASS) == np.sum(changed != _BY_CLASS) == 66
+
+
+def test_class_conditional_noise_follows_its_seed_and_larger_shares_change_the_same_examples():
+    few = label_noise.noisy_labels(_conditional(_0={"1": 0.2}), _BY_CLASS, 4)
+    many = label_noise.noisy_labels(_conditional(_0={"1": 0.4}), _BY_CLASS, 4)
+    other = label_noise.noisy_labels(_conditional(1, _0={"1": 0.2}), _BY_CLASS, 4)
+    assert np.all(many[few != _BY_CLASS] == 1)
+    assert np.any(other != few)
+
+
+def test_class_conditional_noise_is_stored_and_read_again():
+    noise = _conditional(3, _0={"1": 0.3, "3": 0.1})
+    stored = json.loads(json.dumps(noise.to_json()))
+    assert stored["transitions"] == {"0": {"1": 0.3, "3": 0.1}}
+    assert label_noise.LabelNoise.from_json(stored) == noise
+    assert (noise.amount(), noise.map_json()) == ("", stored["transitions"])
+    assert "transitions" not in label_noise.parse("pair:3", 0).to_json()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "expected shares above 0 of each class"),
+        ({"0": {"0": 0.1}}, "expected shares above 0 of each class"),
+        ({"0": {"1": 0}}, "expected shares above 0 of each class"),
+        ({"0": {"1": 0.6, "2": 0.6}}, "together 1 at most"),
+        ({"0": 1}, "expected shares by new class by class"),
+        ({"0": {}}, "expected shares by new class by class"),
+        ({"x": {"1": 0.5}}, "expected shares by new class by class"),
+        ({"0": {"1": 2}}, "expected shares by new class by class"),
+    ],
+)
+def test_shares_between_classes_that_cannot_be(given, reason):
+    with pytest.raises(errors.InvalidValueError, match=reason):
+        label_noise.parse("class_conditional", 0, given)
+
+
+def test_shares_between_classes_are_of_their_own_kind_and_of_classes_that_are_there():
+    with pytest.raises(errors.InvalidValueError, match="go with --label_noise=class_conditional"):
+        label_noise.LabelNoise("pair", share=0.1, transitions=((0, 1, 0.1),))
+    with pytest.raises(errors.InvalidValueError, match="no share or number behind the kind"):
+        label_noise.LabelNoise("class_conditional", share=0.1, transitions=((0, 1, 0.1),))
+    with pytest.raises(errors.InvalidValueError, match="the data set has the classes 0 to 3"):
+        label_noise.noisy_labels(_conditional(_0={"4": 0.1}), _BY_CLASS, 4)
