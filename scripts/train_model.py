@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
         tensorboard=network_flags.TENSORBOARD.value,
         overwrite=network_flags.OVERWRITE.value,
     )
-    result = None if how.overwrite else model_files.read_result(folder)
+    result = None if how.overwrite else model_files.finished_result(folder, settings)
     up_to_date = result is not None
     if result is None:
         result = _train(settings, folder, how)

@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     files.write_json(output.with_name(f"{output.name}.json"), _asked_for(networks))
     pending = networks
     if not how.overwrite:
-        pending = [network for network in networks if model_files.read_result(network.folder) is None]
+        pending = [one for one in networks if model_files.finished_result(one.folder, one.settings) is None]
     try:
         _train(pending, len(networks), how)
     finally:

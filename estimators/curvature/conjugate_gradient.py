@@ -143,7 +143,7 @@ class ConjugateGradientSolver:
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
     """[R] float64, 1 for rows of zeros."""
-    lengths = np.array([np.linalg.norm(row) for row in rows], np.float64)
+    lengths = np.array([np.linalg.norm(row.astype(np.float64)) for row in rows])
     return np.where(lengths > 0, lengths, 1.0)
 
 

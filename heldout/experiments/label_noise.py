@@ -222,16 +222,18 @@ def transitions(value: Mapping[str, Any]) -> tuple[tuple[int, int, float], ...]:
     return tuple(sorted((int(old), int(new), float(share)) for old, new, share in rows))
 
 
-def noisy_labels(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.ndarray:
+def noisy_labels(noise: LabelNoise, label: np.ndarray, num_classes: int, among: np.ndarray | None = None) -> np.ndarray:
     """The changed labels.
 
     Args:
         noise: with its map of classes, where it needs one.
         label: clean labels, int64 [N], in 0..K-1.
         num_classes: K.
+        among: positions of the examples that may change, each once, of which shares are; None for all. Whether one of
+            them comes before another, and to what it changes, does not depend on which others there are.
 
     Returns:
-        int64 [N]; exactly `noise.num_changed(label)` entries differ from `label`.
+        int64 [N]; exactly `noise.num_changed(label[among])` entries differ from `label`.
 
     Raises:
         InvalidValueError: the map names a class that is not there, K is 1, or fewer examples than asked for are of a
@@ -244,14 +246,16 @@ def noisy_labels(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.n
             f"{num_classes - 1}; labels change from one of them to another"
         )
     order = subsets.permutation(_key(noise.seed, "order"), len(label))
+    if among is not None:
+        order = order[np.isin(order, among)]
     if noise.kind == CLASS_CONDITIONAL:
         return _by_class(noise, label, order)
     targets = _targets(noise, label, num_classes)
     able = order[targets[order] != label[order]]
-    count = noise.num_changed(label)
+    count = noise.num_changed(label[order])
     if count > len(able):
         raise errors.InvalidValueError(
-            f"--label_noise={noise.kind}: {count} labels are to change, but only {len(able)} of {len(label)} training "
+            f"--label_noise={noise.kind}: {count} labels are to change, but only {len(able)} of {len(order)} training "
             "examples are of a class that can; ask for fewer"
         )
     changed = label.copy()
@@ -332,7 +336,7 @@ def _targets(noise: LabelNoise, label: np.ndarray, num_classes: int) -> np.ndarr
 def _by_class(noise: LabelNoise, label: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Class-conditional noise: of each class's examples in the order of the seed the first ones, block by block."""
     changed, start = label.copy(), dict.fromkeys((old for old, *_ in noise.transitions), 0)
-    for old, new, stop in _stops(noise, label):
+    for old, new, stop in _stops(noise, label[order]):
         members = order[label[order] == old]
         changed[members[start[old] : stop]] = new
         start[old] = stop

@@ -139,7 +139,7 @@ def of_dataset(settings: model_settings.ModelSettings, dataset: dataset_lib.Data
     label = clean[train]
     if settings.noise is not None:
         noise = settings.noise.for_dataset(dataset.name)
-        label = label_noise.noisy_labels(noise, label, dataset.num_classes)
+        label = label_noise.noisy_labels(noise, clean, dataset.num_classes, among=train)[train]
     test = dataset.test
     return ModelData(
         ModelSplit(images[train], label, clean[train], train),

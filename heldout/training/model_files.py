@@ -9,6 +9,7 @@ tensorboard/       event files, where they were asked for
 """
 
 import csv
+import dataclasses
 import io
 import math
 import pathlib
@@ -96,6 +97,19 @@ def adopt_settings(folder: files.PathLike, settings: model_settings.ModelSetting
             f"{settings_text.differences(stored.to_json(), settings.to_json())}\n"
             "Use the data that it was begun with, choose another --name, or replace it with --overwrite."
         )
+
+
+def finished_result(folder: files.PathLike, settings: model_settings.ModelSettings) -> dict[str, Any] | None:
+    """How a network ended; None where it has not.
+
+    Raises:
+        MismatchError: the folder holds another network.
+        DamagedFileError: a file is unsound.
+    """
+    result = read_result(folder)
+    if result is not None:
+        adopt_settings(folder, dataclasses.replace(settings, fingerprint=read_settings(folder).fingerprint))
+    return result
 
 
 def checkpoint_prefix(folder: files.PathLike, epoch: int) -> pathlib.Path:

@@ -190,9 +190,10 @@ class ModelSettings:
         return "-".join(filter(None, (self.noise.kind, amount)))
 
     def data_name(self) -> str:
-        """The data set as the name of a folder: "mnist", "cifar10-uniform"; of a file its name without folders."""
+        """The data set as the name of a folder: "mnist", "cifar10-uniform"; of a file name and digest of its path."""
         kind, _, path = self.dataset.partition(":")
-        name = f"{kind}-{path.rstrip('/').rpartition('/')[2]}" if path else kind
+        place = hashlib.sha256(path.encode()).hexdigest()[:6]
+        name = f"{kind}-{path.rstrip('/').rpartition('/')[2]}-{place}" if path else kind
         return _safe(name if self.random_data == random_images.NONE else f"{name}-{self.random_data}")
 
     def model_name(self) -> str:

@@ -76,7 +76,7 @@ def write(path: files.PathLike, table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def means(table: Sequence[Mapping[str, Any]], column: str) -> dict[tuple[str, str], dict[int, np.ndarray]]:
-    """Values of the networks that ended well, by (model, noise), then by width: float64 [seeds].
+    """Values of the networks that ended well and have one, by (model, noise), then by width: float64 [seeds].
 
     Args:
         table: as `rows` gives it.
@@ -86,8 +86,11 @@ def means(table: Sequence[Mapping[str, Any]], column: str) -> dict[tuple[str, st
     for line in table:
         if line["width"] is not None and line["outcome"] in (model_files.FINISHED, model_files.STOPPED):
             of_width = found.setdefault((line["model"], line["noise"]), {}).setdefault(line["width"], [])
-            of_width.append(line[column])
-    return {key: {width: np.array(values) for width, values in sorted(of_key.items())} for key, of_key in found.items()}
+            of_width += [] if line[column] is None else [line[column]]
+    return {
+        key: {width: np.array(values) for width, values in sorted(of_key.items()) if values}
+        for key, of_key in found.items()
+    }
 
 
 def interpolation_width(train_errors: Mapping[int, np.ndarray]) -> int | None:
@@ -108,9 +111,9 @@ def summary(table: Sequence[Mapping[str, Any]]) -> list[str]:
     for key, train_errors in means(table, "train_error").items():
         width = interpolation_width(train_errors)
         fit = f"all labels are fit from width {width} on" if width else "no width fits all labels"
-        best = min(test[key], key=lambda width: float(test[key][width].mean()))
-        lowest = f"lowest mean test error {test[key][best].mean():.4f} at width {best}"
-        lines.append(f"{key[0]}, noise {key[1]}: {fit}, {lowest}")
+        best = min(test[key], key=lambda width: float(test[key][width].mean()), default=None)
+        lowest = "" if best is None else f", lowest mean test error {test[key][best].mean():.4f} at width {best}"
+        lines.append(f"{key[0]}, noise {key[1]}: {fit}{lowest}")
     return lines
 
 

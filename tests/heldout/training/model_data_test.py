@@ -52,8 +52,28 @@ def test_each_seed_does_its_own_job_only():
     for name in before:
         after = decided(with_seed(name, 7))
         for of, arrays in before.items():
+            if (name, of) == ("data_split_seed", "label_seed"):
+                continue  # of other examples, see below
             same = all(one.tobytes() == other.tobytes() for one, other in zip(arrays, after[of], strict=True))
             assert same == (of != name), f"--{name} changed what --{of} decides" if of != name else f"--{name} is idle"
+
+
+def test_the_split_decides_of_no_example_what_its_label_becomes():
+    """Only how many of its own examples are to change can differ, which moves the end of the one order of all."""
+    found = []
+    for seed in (0, 7):
+        train = model_data.load(with_seed("data_split_seed", seed)).train
+        new = np.full(1438, -1)
+        new[train.ids] = train.label
+        clean = np.full(1438, -1)
+        clean[train.ids] = train.clean_label
+        found.append((new, clean))
+    common = (found[0][0] >= 0) & (found[1][0] >= 0)
+    changed = [new[common] != clean[common] for new, clean in found]
+    assert np.mean(changed[0] != changed[1]) < 0.02
+    both = changed[0] & changed[1]
+    assert both.sum() > 100
+    np.testing.assert_array_equal(found[0][0][common][both], found[1][0][common][both])
 
 
 def test_exactly_so_many_training_labels_are_changed_and_no_others(data):

@@ -35,6 +35,17 @@ def test_settings_are_adopted_once_and_then_held_to(tmp_path):
     assert str(tmp_path / "settings.json") in str(caught.value)
 
 
+def test_only_the_result_of_the_same_network_counts(tmp_path):
+    seen = dataclasses.replace(_SETTINGS, fingerprint={"num_train": 3})
+    assert model_files.finished_result(tmp_path, _SETTINGS) is None
+    model_files.adopt_settings(tmp_path, seen)
+    row = np.zeros(len(model_files.HISTORY_COLUMNS))
+    files.write_json(tmp_path / "result.json", model_files.result_of("finished", "1 epoch done", row))
+    assert model_files.finished_result(tmp_path, _SETTINGS)["outcome"] == "finished"
+    with pytest.raises(errors.MismatchError, match="dataset: stored 'digits', asked for 'mnist'"):
+        model_files.finished_result(tmp_path, dataclasses.replace(_SETTINGS, dataset="mnist"))
+
+
 def test_a_folder_without_settings_is_no_network(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"settings.json: no such file; expected the folder of a network"):
         model_files.read_settings(tmp_path)

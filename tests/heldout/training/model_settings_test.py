@@ -112,7 +112,9 @@ def test_names_say_what_matters():
     assert _FULL.setting_name().startswith("noise-symmetric-0.2_flip_lr-0.1_epochs-30_")
     assert (_FULL.model_name(), _FULL.data_name()) == ("conv5_4", "digits-sphere")
     of_file = dataclasses.replace(settings(), dataset="npz:/data/my set.npz", architecture="mine.nets:make")
-    assert (of_file.model_name(), of_file.data_name()) == ("mine.nets-make", "npz-my-set.npz")
+    assert (of_file.model_name(), of_file.data_name()) == ("mine.nets-make", "npz-my-set.npz-515728")
+    elsewhere = dataclasses.replace(of_file, dataset="npz:/other/my set.npz")
+    assert elsewhere.data_name() != of_file.data_name()
     counted = dataclasses.replace(settings(), noise=label_noise.LabelNoise("pair", count=300))
     assert counted.noise_text() == "pair-300"
 

@@ -79,6 +79,11 @@ def test_the_summary():
     ]
 
 
+def test_networks_without_a_test_error_have_none_in_the_summary():
+    (text,) = sweep_table.summary([line(1, "none", 0.0, None)])
+    assert text == "conv5, noise none: all labels are fit from width 1 on"
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
