@@ -10,8 +10,10 @@ and by each --strategy around it, and writes for each checkpoint
     <metric>_<...>.json     the same in the published schema: sample_ids, targets, ground_truths, stats, metadata
 
 into SAVE_DIR/NAME/MODEL/DATA/SETTING/seed-S/jacobian_stats/; without --save_dir and --outdir beside the checkpoints of
-a network of train_model. Names of files say normalisation, number of examples, learning rate, epochs, checkpoint and
-shard; names of columns say metric__normalisation__strategy__average, without "none".
+a network of train_model, into jacobian_stats/, or jacobian_stats-NAME/ if --name is given. A folder has results of one
+set of settings. A network whose training has not ended, or diverged, is refused where the end of its training is asked
+for (last, all, order:-N), unless --unfinished is given. Names of files say normalisation, number of examples, learning
+rate, epochs, checkpoint and shard; names of columns say metric__normalisation__strategy__average, without "none".
 
 Which examples: --skip passes over the first examples of the split, --num_examples takes so many of the rest, and
 --shard=i/n takes each n-th of those, from the i-th on. So the shards 1/n to n/n of the same --skip have no example in
@@ -67,7 +69,12 @@ _SAVE_DIR = flags.DEFINE_string(
     _ENVIRONMENT.get("save_dir"),
     "Folder of all results. Without it beside a network of train_model, for others $SAVE_DIR.",
 )
-_NAME = flags.DEFINE_string("name", _ENVIRONMENT.get("name", _SOURCE.name), "Folder below it. Without it $NAME.")
+_NAME = flags.DEFINE_string(
+    "name",
+    _ENVIRONMENT.get("name"),
+    "Folder below it; without it $NAME, else networks. Without --save_dir part of the name of the folder beside a "
+    "network of train_model.",
+)
 _OUTDIR = flags.DEFINE_string("outdir", None, "Folder of these results, in place of --save_dir and --name.")
 _METRIC = flags.DEFINE_multi_string(
     "metric", list(_DEFAULTS.metrics), f"What is measured: {', '.join(stats_config.METRICS)}."
@@ -103,6 +110,12 @@ _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint",
     list(_DEFAULTS.checkpoints),
     "last, first, all, an epoch (20 or epoch:20), step:400, or by order: order:0 is the first, order:-1 the last.",
+)
+_UNFINISHED = flags.DEFINE_bool(
+    "unfinished",
+    _SOURCE.unfinished,
+    "Take last, all and order:-N of a network of train_model from what is there, though its training has not ended, or "
+    "diverged.",
 )
 _DATASET_SPLIT = flags.DEFINE_enum(
     "dataset_split",
@@ -265,8 +278,9 @@ def _source(folder: str | None) -> stats_config.SourceConfig:
         architecture=_ARCH.value,
         # What train_model wrote has its place already, whatever the environment says.
         save_dir=choices.path(_SAVE_DIR.value) if of_flags or not has_home else None,
-        name=_NAME.value,
+        name=_NAME.value if of_flags or not has_home else None,
         outdir=choices.path(_OUTDIR.value),
+        unfinished=_UNFINISHED.value,
     )
 
 

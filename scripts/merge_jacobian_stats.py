@@ -81,8 +81,10 @@ def _write(group: list[stats_tables.Stored], found: stats_tables.Whole) -> None:
                 raise errors.MismatchError(f"{path}: is there, of other settings or weights; choose another --outdir")
         folder.mkdir(parents=True, exist_ok=True)
         stats_files.write_table(path, found.table, found.arrays)
-        if _JSON.value:
-            stats_files.write_published(folder, found.table, found.arrays)
+    # A table may be there without its JSON files: after a kill, or from a run with --nojson.
+    published = [stats_files.json_path(folder, found.table, column) for column in found.table.columns]
+    if _JSON.value and not (was_there and all(one.exists() for one in published)):
+        stats_files.write_published(folder, found.table, found.arrays)
     line = stats_report.line(path, was_there, found.table, found.arrays)
     print(f"{line['text']}{' (was there)' if was_there else ''}\n{path}")
     if _DELETE_SHARDS.value:

@@ -3,8 +3,8 @@
     python -m scripts.plot_jacobian_stats --input=/tmp/networks --output=/tmp/networks/lipschitz.png
 
 reads the tables of compute_jacobian_stats in folders, and whatever lies below them, with the history.csv of each
-network (or, for models without one, the column accuracy measured on train and test), and writes the picture (.png,
-.pdf or .svg) and its numbers as a table .csv beside it.
+network (or, for models without one, the column accuracy measured on train and test; errors of a part of a split are
+named as such), and writes the picture (.png, .pdf or .svg) and its numbers as a table .csv beside it.
 
 Each curve is of one label noise, and where they differ of one architecture and data set; points are means over seeds.
 Against width each network counts at its last measured checkpoint, and dotted lines stand at the smallest width without
@@ -77,14 +77,16 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _line(points: Sequence[stats_curves.Point], curve: str, against: str) -> str:
-    at = stats_curves.peak(points, curve)
-    value = next(p.values[stats_curves.STATISTIC].mean for p in points if (p.curve, p.x) == (curve, at))
-    text = f"{curve}: largest {value:.4g} at {against} {at}"
+    of_curve = [point for point in points if point.curve == curve]
+    at = stats_curves.peak(of_curve, curve)
+    values = [point.values[stats_curves.STATISTIC].mean for point in of_curve if point.x == at]
+    text = f"{curve}: largest {values[0]:.4g} at {against} {at}" if values else f"{curve}: nowhere a number"
     if against == stats_curves.WIDTH:
         threshold = stats_curves.interpolation(points, curve, _ZERO_ERROR.value)
         most = "no" if _ZERO_ERROR.value == 0 else f"at most {100 * _ZERO_ERROR.value:g} %"
         found = "at no width" if threshold is None else f"first at width {threshold}"
         text += f"; {most} train error {found}"
+        text += stats_curves.judged_text(of_curve, stats_curves.TRAIN_ERROR)
     return text
 
 

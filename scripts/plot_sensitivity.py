@@ -85,10 +85,11 @@ def run(argv: Sequence[str]) -> int:
     positions = config.positions(len(label))
     outdir = pathlib.Path(config.outdir)
     stats_files.adopt(outdir, sensitivity_files.identity(config), _OVERWRITE.value)
-    missing = [one.run_id for one in runs if _stored(config, one, positions) is None]
+    label_sha256 = dataset.label_sha256(label)
+    missing = [one.run_id for one in runs if _stored(config, one, positions, label_sha256) is None]
     if missing:
-        _measure(config, missing, label)
-    name, unit, values, num_unconverged = _values(config, runs, positions)
+        _measure(config, missing, label_sha256)
+    name, unit, values, num_unconverged = _values(config, runs, positions, label_sha256)
     masks = np.stack([one.subset_mask()[positions] for one in aux])
     joined = sensitivity.join(values, masks, positions, found, config.subset_ratio, label)
     correlations = sensitivity.correlations(joined, config.num_draws, config.seed)
@@ -174,7 +175,7 @@ def _run_ids(zoo: str, experiment: str, ratio: float) -> tuple[int, ...]:
 
 
 def _label(config: sensitivity.SensitivityConfig, found: saved_scores.SavedScores) -> np.ndarray:
-    """Labels that the runs were trained with: those of the scores, which workers hold against the data set."""
+    """Labels that the runs were trained with: those of the scores, which the values of each run are held against."""
     if config.experiment != found.experiment:
         raise errors.MismatchError(
             f"{config.scores}: are scores of {found.experiment}, not of {config.experiment}; name others by --scores"
@@ -186,12 +187,12 @@ def _label(config: sensitivity.SensitivityConfig, found: saved_scores.SavedScore
     return found.train_label
 
 
-def _measure(config: sensitivity.SensitivityConfig, run_ids: Sequence[int], label: np.ndarray) -> None:
-    """Measures runs, if they were trained with these labels."""
-    num_done, digest = 0, dataset.label_sha256(label)
+def _measure(config: sensitivity.SensitivityConfig, run_ids: Sequence[int], label_sha256: str) -> None:
+    """Measures runs, if they were trained with the labels of this digest."""
+    num_done = 0
     with _bar() as show, contextlib.closing(_messages(config, run_ids)) as messages:
         for message in messages:
-            if message.get("train_label_sha256", digest) != digest:
+            if message.get("train_label_sha256", label_sha256) != label_sha256:
                 raise errors.MismatchError(
                     f"{config.scores}: scores are of other training labels than the runs; compute them again"
                 )
@@ -220,12 +221,12 @@ def _messages(config: sensitivity.SensitivityConfig, run_ids: Sequence[int]) -> 
 
 
 def _values(
-    config: sensitivity.SensitivityConfig, runs: Sequence[layout.Run], positions: np.ndarray
+    config: sensitivity.SensitivityConfig, runs: Sequence[layout.Run], positions: np.ndarray, label_sha256: str
 ) -> tuple[str, str, np.ndarray, int]:
     """(name, unit, values [T, n], how many ended above the tolerance) of what was measured."""
     rows, num_unconverged = [], 0
     for one in runs:
-        stored = _stored(config, one, positions)
+        stored = _stored(config, one, positions, label_sha256)
         if stored is None:
             path = sensitivity_files.run_path(config, one, positions)
             raise errors.MissingFileError(f"{path}: missing or damaged; the same command measures it again")
@@ -236,9 +237,9 @@ def _values(
 
 
 def _stored(
-    config: sensitivity.SensitivityConfig, run: layout.Run, positions: np.ndarray
+    config: sensitivity.SensitivityConfig, run: layout.Run, positions: np.ndarray, label_sha256: str
 ) -> tuple[dict[str, np.ndarray], tuple[stats_files.Column, ...]] | None:
-    return stats_files.read_part(sensitivity_files.run_path(config, run, positions), len(positions))
+    return sensitivity_files.read_run(sensitivity_files.run_path(config, run, positions), len(positions), label_sha256)
 
 
 def _write_record(

@@ -23,6 +23,7 @@ MAXIMUM, MEAN = "maximum", "mean"
 STATISTICS = (MEAN, MAXIMUM, *(f"quantile_{level:g}" for level in LEVELS))
 ALL, CLEAN, CHANGED = "all", "clean", "changed"
 _LEVEL = 0.95
+_OF_WIDTH = ("width", "model", "architecture", "experiment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Row:
     Attributes:
         model, data, setting, seed: parts of the path.
         alike: the same for networks that differ in their seeds alone and were measured in the same way.
+        alike_but_width: the same for those that may differ in their widths as well.
         width: of the network; None where it has none.
         label_noise: in a word, such as "symmetric 0.1".
         split: of the examples.
@@ -52,6 +54,7 @@ class Row:
     setting: str
     seed: str
     alike: str
+    alike_but_width: str
     width: int | None
     label_noise: str
     split: str
@@ -70,7 +73,7 @@ class Row:
     def flat(self) -> dict[str, Any]:
         """As a row of a table."""
         stored = dataclasses.asdict(self)
-        del stored["alike"]
+        del stored["alike"], stored["alike_but_width"]
         return {**{name: value for name, value in stored.items() if name != "values"}, **self.values}
 
 
@@ -153,6 +156,7 @@ def _row(
         *table.group,
         table.seed,
         stats_files.digest([alike(facts), dict(table.config)]),
+        stats_files.digest([alike(facts, but_width=True), dict(table.config)]),
         facts["width"],
         noise_text(facts["label_noise"]),
         table.split,
@@ -210,15 +214,27 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, deviation, num)
 
 
-def alike(facts: Mapping[str, Any]) -> str:
-    """The same for networks that differ in seeds alone, and in what follows from seeds."""
-    return stats_files.digest(json.loads(json.dumps(_without_seeds(facts["settings"]))))
+def alike(facts: Mapping[str, Any], *, but_width: bool = False) -> str:
+    """The same for networks that differ in seeds alone, and in what follows from seeds.
+
+    Args:
+        facts: what is known of a network.
+        but_width: whether they may differ in width as well. Other widths are other experiments of a zoo.
+    """
+    # Recipes of a zoo know no subset ratio, and runs without a recipe know nothing but where they lie.
+    of_zoo = {name: facts[name] for name in ("experiment", "subset_ratio") if name in facts}
+    return stats_files.digest(json.loads(json.dumps(_shared({**facts["settings"], **of_zoo}, but_width))))
 
 
-def _without_seeds(value: Any) -> Any:
+def _shared(value: Any, but_width: bool) -> Any:
+    """Settings without those in which networks may differ."""
     if not isinstance(value, Mapping):
         return value
-    return {name: _without_seeds(item) for name, item in value.items() if not _is_of_seed(name)}
+    return {
+        name: _shared(item, but_width)
+        for name, item in value.items()
+        if not _is_of_seed(name) and not (but_width and name in _OF_WIDTH)
+    }
 
 
 def _is_of_seed(name: str) -> bool:

@@ -10,7 +10,6 @@ from scripts.jacobian_stats import (
     sensitivity,
     sensitivity_files,
     stats_config,
-    stats_files,
     stats_run,
     stats_sources,
     stats_worker,
@@ -38,17 +37,18 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         measurement = stats_run.Measurement(config.stats, source, None)
     split = source.split("all_train")
     positions = config.positions(len(split.ids))
+    label_sha256 = dataset.label_sha256(split.label)
 
     def perform(task: workers.Message, send: Callable[[workers.Message], None]) -> None:
         run = layout.Run(first.zoo, first.experiment, first.subset_ratio, task["run"])
         path = sensitivity_files.run_path(config, run, positions)
-        if stats_files.read_part(path, len(positions)) is None:
+        if sensitivity_files.read_run(path, len(positions), label_sha256) is None:
             with stats_worker.named_errors():
                 measured = measurement.measured(stats_sources.zoo_checkpoints(run)[-1], positions)
-            stats_files.write_part(path, *measured)
+            sensitivity_files.write_run(path, *measured, label_sha256)
         send({"measured": run.run_id})
 
-    return perform, {"train_label_sha256": dataset.label_sha256(split.label)}
+    return perform, {"train_label_sha256": label_sha256}
 
 
 if __name__ == "__main__":

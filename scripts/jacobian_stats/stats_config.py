@@ -223,8 +223,10 @@ class SourceConfig:
         data_dir: where it lies.
         architecture: of a zoo's run, where no recipe tells.
         save_dir: folder of all results; None for beside the run of train_model.
-        name: folder below it.
+        name: folder below it, and without it part of the name of the folder beside the run; None for the usual ones.
         outdir: folder of the results in place of both.
+        unfinished: of a network of train_model whose training has not ended, or diverged, take "last" and "all" from
+            the checkpoints that there are.
 
     Raises:
         InvalidValueError: both kinds of model or neither.
@@ -236,8 +238,9 @@ class SourceConfig:
     data_dir: str | None = None
     architecture: str | None = None
     save_dir: str | None = None
-    name: str = "networks"
+    name: str | None = None
     outdir: str | None = None
+    unfinished: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
@@ -248,7 +251,7 @@ class SourceConfig:
             )
         if self.model is not None and self.architecture is not None:
             raise errors.InvalidValueError("--arch says nothing of --model; leave it out")
-        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+        if self.name is not None and not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise errors.InvalidValueError(
                 f"--name={self.name}: expected letters, digits, and any of _.+- after the first one"
             )

@@ -24,12 +24,14 @@ class Point:
         x: width or epoch.
         seeds: of the networks.
         values: by `QUANTITIES`; errors are shares of examples.
+        num_judged: by names of errors that are of a part of their split alone, the smallest number of its examples.
     """
 
     curve: str
     x: int
     seeds: tuple[str, ...]
     values: Mapping[str, aggregation.Interval]
+    num_judged: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def flat(self, against: str) -> dict[str, Any]:
         """As a row of a table."""
@@ -37,7 +39,20 @@ class Point:
         for name, found in self.values.items():
             row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
             row[f"{name}_standard_deviation"] = found.standard_deviation
-        return row
+        return row | {f"{name}_examples": self.num_judged.get(name) for name in (TEST_ERROR, TRAIN_ERROR)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """An error of a network.
+
+    Attributes:
+        error: share of examples.
+        num_examples: of a part of a split; None for all of it.
+    """
+
+    error: float
+    num_examples: int | None = None
 
 
 def points(
@@ -54,7 +69,8 @@ def points(
         subset: of the examples, as "all".
 
     Raises:
-        InvalidValueError: there is no such column, split, subset or width.
+        InvalidValueError: there is no such column, split, subset or width, or networks would be mixed that differ in
+            more than seeds, width and label noise.
     """
     judged = _from_accuracy(found)
     found = _of_split(found, split)
@@ -77,9 +93,14 @@ def points(
         groups.setdefault((names[id(row)], x), []).append(row)
     made = []
     for (curve, x), same in sorted(groups.items(), key=lambda item: item[0]):
-        measures = [{STATISTIC: row.values[statistic]} | judged.get(_key(row), {}) for row in same]
-        values = {name: aggregation.interval([one.get(name, float("nan")) for one in measures]) for name in QUANTITIES}
-        made.append(Point(curve, x, tuple(row.seed for row in same), values))
+        values = {STATISTIC: aggregation.interval([row.values[statistic] for row in same])}
+        num_judged: dict[str, int] = {}
+        for name in (TEST_ERROR, TRAIN_ERROR):
+            known = [judged[_key(row)][name] for row in same if name in judged.get(_key(row), {})]
+            values[name] = aggregation.interval([one.error for one in known])
+            parts = [one.num_examples for one in known if one.num_examples is not None]
+            num_judged |= {name: min(parts)} if parts else {}
+        made.append(Point(curve, x, tuple(row.seed for row in same), values, num_judged))
     return made, chosen[0].unit
 
 
@@ -89,9 +110,16 @@ def interpolation(found: Sequence[Point], curve: str, most: float) -> int | None
     return min(reached, default=None)
 
 
-def peak(found: Sequence[Point], curve: str) -> int:
-    """Where the mean statistic of a curve is largest."""
-    return max((p for p in found if p.curve == curve), key=lambda p: p.values[STATISTIC].mean).x
+def peak(found: Sequence[Point], curve: str) -> int | None:
+    """Where the mean statistic of a curve is largest; None where it is nowhere a number."""
+    known = [p for p in found if p.curve == curve and not np.isnan(p.values[STATISTIC].mean)]
+    return max(known, key=lambda p: p.values[STATISTIC].mean).x if known else None
+
+
+def judged_text(found: Sequence[Point], name: str) -> str:
+    """Of how few examples an error is, where it is not of a whole split; else empty."""
+    parts = [p.num_judged[name] for p in found if name in p.num_judged]
+    return f", on as few as {min(parts)} examples of the split" if parts else ""
 
 
 def _of_split(found: Sequence[stats_tables.Whole], split: str | None) -> list[stats_tables.Whole]:
@@ -153,12 +181,23 @@ def _curve_names(rows: Sequence[aggregation.Row], against: str) -> dict[int, str
 
 
 def _check_distinct(rows: Sequence[aggregation.Row], names: Mapping[int, str], against: str) -> None:
-    """Refuses to average over networks that differ in more than their seeds."""
-    settings: dict[tuple[Any, ...], aggregation.Row] = {}
+    """Refuses points of networks that differ in more than seeds, and curves of those that differ in more than width.
+
+    All curves share an axis, and so have one unit.
+    """
+    of_places: dict[tuple[Any, ...], aggregation.Row] = {}
+    of_curves: dict[str, aggregation.Row] = {}
     for row in rows:
-        x = row.width if against == WIDTH else row.epoch
-        first = settings.setdefault((names[id(row)], x), row)
-        if first.alike != row.alike:
+        if row.unit != rows[0].unit:
+            raise errors.InvalidValueError(
+                f"--input: {rows[0].model} {rows[0].setting} was measured in {rows[0].unit}, {row.model} {row.setting} "
+                f"in {row.unit}; give tables of one unit"
+            )
+        curve, x = names[id(row)], row.width if against == WIDTH else row.epoch
+        at_place, on_curve = of_places.setdefault((curve, x), row), of_curves.setdefault(curve, row)
+        fits = on_curve.alike_but_width == row.alike_but_width if against == WIDTH else on_curve.alike == row.alike
+        if at_place.alike != row.alike or not fits:
+            first = at_place if fits else on_curve
             raise errors.InvalidValueError(
                 f"{first.model} {first.setting} and {row.model} {row.setting}: differ in more than seeds, width and "
                 "label noise, and would fall on one curve; give them apart"
@@ -173,7 +212,7 @@ def _key(row: aggregation.Row) -> tuple[Any, ...]:
     return (row.model, row.data, row.setting, row.seed, row.epoch)
 
 
-def _from_history(found: stats_tables.Whole) -> dict[str, float]:
+def _from_history(found: stats_tables.Whole) -> dict[str, _Judged]:
     """Train and test error of a network at the epoch of a table, from its history; empty where there is none."""
     homes = [found.paths[0].parent.parent]
     if found.table.home is not None:
@@ -183,16 +222,20 @@ def _from_history(found: stats_tables.Whole) -> dict[str, float]:
             history = model_files.read_history(home)
             here = history[history["epoch"] == found.table.epoch]
             if len(here):
-                return {name: float(here[name][-1]) for name in (TEST_ERROR, TRAIN_ERROR)}
+                return {name: _Judged(float(here[name][-1])) for name in (TEST_ERROR, TRAIN_ERROR)}
     return {}
 
 
-def _from_accuracy(found: Sequence[stats_tables.Whole]) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Errors by network and epoch where the accuracy was measured over a split, for models without a history."""
-    errors_of: dict[tuple[Any, ...], dict[str, float]] = {}
+def _from_accuracy(found: Sequence[stats_tables.Whole]) -> dict[tuple[Any, ...], dict[str, _Judged]]:
+    """Errors by network and epoch where the accuracy was measured, for models without a history.
+
+    Where it was measured more than once, it is that over the most examples.
+    """
+    errors_of: dict[tuple[Any, ...], dict[str, _Judged]] = {}
     names = {"train": TRAIN_ERROR, "test": TEST_ERROR}
-    for one in found:
+    for one in sorted(found, key=lambda one: one.table.num_rows):
         if one.table.split in names and "accuracy" in one.arrays:
             error = 1.0 - float(np.mean(one.arrays["accuracy"]))
-            errors_of.setdefault(_network(one), {})[names[one.table.split]] = error
+            num = one.table.num_rows if one.table.num_rows < one.table.num_split else None
+            errors_of.setdefault(_network(one), {})[names[one.table.split]] = _Judged(error, num)
     return errors_of

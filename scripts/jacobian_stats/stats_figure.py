@@ -175,7 +175,10 @@ def _legend(
     ink = drawing.PALETTE["ink"]
     if has_errors:
         handles += [Line2D([], [], color=ink), Line2D([], [], color=ink, linestyle="--")]
-        labels += ["test error", "train error, on the labels trained with"]
+        labels += [
+            f"test error{stats_curves.judged_text(points, stats_curves.TEST_ERROR)}",
+            f"train error, on the labels trained with{stats_curves.judged_text(points, stats_curves.TRAIN_ERROR)}",
+        ]
     curves = dict.fromkeys(point.curve for point in points)
     if against == stats_curves.WIDTH and any(stats_curves.interpolation(points, c, zero_error) for c in curves):
         least = "no" if zero_error == 0 else f"at most {100 * zero_error:g} %"

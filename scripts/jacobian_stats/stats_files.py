@@ -5,9 +5,10 @@
     <folder>/<metric>_<...>.json         the same in the published schema, one file for each column
     <folder>/.parts-*/<first>.npz        blocks of a table, until all are there
 
-<folder> is SAVE_DIR/NAME/MODEL/DATA/SETTING/seed-S/jacobian_stats unless it was named. Names of tables and JSON files
-say split, normalisation, how many examples, learning rate, epochs of the training, checkpoint and shard. What a table
-is of stands in its Parquet metadata, under `METADATA_KEY`.
+<folder> is SAVE_DIR/NAME/MODEL/DATA/SETTING/seed-S/jacobian_stats unless it was named, or jacobian_stats-NAME beside
+the checkpoints of a network where a name alone was given. Names of tables and JSON files say split, normalisation, how
+many examples, learning rate, epochs of the training, checkpoint and shard. What a table is of stands in its Parquet
+metadata, under `METADATA_KEY`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +28,11 @@ from zoo import errors, files, npz
 
 SCHEMA_VERSION = 1
 FOLDER_NAME = "jacobian_stats"
+DEFAULT_NAME = "networks"
 SETTINGS_NAME = "stats.json"
 METADATA_KEY = b"heldout.jacobian_stats"
-MERGED = "merged"
+# As `parts_folder`, `table_path` and `json_path` make them.
+_RESULT_NAME = re.compile(r"\.parts-.+|.+_n\d+_lr.+_epochs.+_epoch-\d+_\d+-of-\d+\.(parquet|json)")
 LABELS = ("id", "label", "clean_label", "epoch")
 
 
@@ -203,9 +206,9 @@ def folder_of(
     if source.outdir is not None:
         return pathlib.Path(source.outdir)
     if source.save_dir is not None:
-        return pathlib.Path(source.save_dir, source.name, *group, f"seed-{seed}", FOLDER_NAME)
+        return pathlib.Path(source.save_dir, source.name or DEFAULT_NAME, *group, f"seed-{seed}", FOLDER_NAME)
     if home is not None:
-        return home / FOLDER_NAME
+        return home / (FOLDER_NAME if source.name is None else f"{FOLDER_NAME}-{source.name}")
     raise errors.InvalidValueError(
         "where results go: give --save_dir (or set SAVE_DIR), or --outdir; only a run of train_model has a folder of "
         "its own for them"
@@ -221,18 +224,20 @@ def adopt(folder: pathlib.Path, identity: Mapping[str, Any], overwrite: bool) ->
     """Makes the folder, or goes on with what is there; removes what killed processes left.
 
     Raises:
-        MismatchError: it holds results of other settings, and `overwrite` is not set.
+        MismatchError: it holds results of other settings, and `overwrite` is not set; or the settings are no file of
+            ours, which is not replaced even then.
     """
     path = folder / SETTINGS_NAME
     if path.exists():
-        stored = files.read_json(path)
-        others = settings.differences(stored.get("identity"), identity)
-        if others and not overwrite and _has_results(folder):
+        stored, asked = _stored_identity(path), json.loads(json.dumps(dict(identity)))
+        if stored != asked and _results(folder) and not overwrite:
+            # None and {} are not the same as nothing, though no line tells of it.
+            others = settings.differences(stored, asked) or "  names without values"
             raise errors.MismatchError(
                 f"{folder}: holds results of other settings, which differ in\n{others}\nchoose another --name or "
                 "--outdir, or pass --overwrite"
             )
-        if others:
+        if stored != asked:
             remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_stale_temporaries(folder)
@@ -240,16 +245,26 @@ def adopt(folder: pathlib.Path, identity: Mapping[str, Any], overwrite: bool) ->
         files.write_json(path, {"schema_version": SCHEMA_VERSION, "identity": dict(identity)})
 
 
-def _has_results(folder: pathlib.Path) -> bool:
-    return any(folder.glob("stats_*.parquet")) or any(folder.glob(".parts-*"))
+def _stored_identity(path: pathlib.Path) -> dict[str, Any]:
+    stored = files.read_json(path)
+    if stored.get("schema_version") != SCHEMA_VERSION or not isinstance(stored.get("identity"), dict):
+        raise errors.MismatchError(
+            f"{path}: expected settings of statistics, schema version {SCHEMA_VERSION}; it is something else, and is "
+            "not replaced: choose another --name or --outdir, or move it away"
+        )
+    return dict(stored["identity"])
+
+
+def _results(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in folder.iterdir() if _RESULT_NAME.fullmatch(path.name)]
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Deletes all results of a folder, the settings last."""
-    for path in folder.glob(".parts-*"):
-        shutil.rmtree(path, ignore_errors=True)
-    for pattern in ("stats_*.parquet", "*_epoch-*.json"):
-        for path in folder.glob(pattern):
+    """Deletes all results of a folder, the settings last; files that are named otherwise stay."""
+    for path in _results(folder):
+        if path.name.startswith(".parts-"):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
     (folder / SETTINGS_NAME).unlink(missing_ok=True)
 
@@ -353,6 +368,12 @@ def write_published(folder: pathlib.Path, table: Table, arrays: Mapping[str, np.
         text = json.dumps(published(table, column, arrays), allow_nan=False)
         files.write_text(path, f"{text}\n")
     return paths
+
+
+def remove_published(folder: pathlib.Path, table: Table) -> None:
+    """Deletes the columns of a table in the published schema, as far as they are there."""
+    for column in table.columns:
+        json_path(folder, table, column).unlink(missing_ok=True)
 
 
 def parts_folder(folder: pathlib.Path, table: Table, ids: np.ndarray) -> pathlib.Path:

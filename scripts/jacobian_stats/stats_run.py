@@ -70,7 +70,8 @@ class Measurement:
         _check_places(config, self._split)
         if config.units == stats_config.PIXELS and source.mean is None:
             raise errors.InvalidValueError("--units=pixels: this model's inputs are no images of a data set")
-        self.identity = {"settings": config.identity(), "source": _plain(source.facts)}
+        facts = {name: fact for name, fact in source.facts.items() if name != stats_sources.OUTCOME}
+        self.identity = {"settings": config.identity(), "source": _plain(facts)}
         self._digest = stats_files.digest(self.identity)
         self._measurer: measuring.Measurer | None = None
         self._restored: stats_sources.Checkpoint | None = None
@@ -117,6 +118,8 @@ class Measurement:
         table = dataclasses.replace(table, columns=_joined([columns for _, columns in blocks]))
         arrays = self._labels(positions, checkpoint.epoch)
         arrays |= {name: np.concatenate([block[name] for block, _ in blocks]) for name in blocks[0][0]}
+        # Those of other weights must not stand beside this table, whether new ones are asked for or not.
+        stats_files.remove_published(self.folder, table)
         stats_files.write_table(path, table, arrays)
         self._write_published(table, arrays, only_missing=False)
         shutil.rmtree(parts, ignore_errors=True)
@@ -134,6 +137,7 @@ class Measurement:
                 f"{path}: is of other weights or settings than those asked for: the model was trained again; pass "
                 "--overwrite, or choose another --name or --outdir"
             )
+        stats_files.remove_published(self.folder, found)
         path.unlink()
         return None
 
@@ -230,6 +234,7 @@ class Measurement:
             seed=config.mc_sample_seed,
             mean=(0.0,) if mean is None else tuple(map(float, mean)),
             standard_deviation=(1.0,) if deviation is None else tuple(map(float, deviation)),
+            pixel_range=source.pixel_range,
         )
         return measuring.Measurer(
             function,

@@ -6,7 +6,6 @@ Here models become functions of inputs; nothing else in the programs knows what 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 import re
 from typing import Any
@@ -15,14 +14,20 @@ import numpy as np
 import tensorflow as tf
 
 from heldout.datasets import dataset as dataset_lib
+from heldout.datasets import random_images
 from heldout.experiments import label_noise
-from heldout.training import model_runs
+from heldout.training import model_data, model_files, model_runs
 from scripts.attribution import model_sources, run_models, source_config
-from scripts.jacobian_stats import stats_config
-from zoo import checkpoint_bundle, checkpoints, errors, files, layout
+from scripts.jacobian_stats import stats_config, stats_weights
+from zoo import checkpoints, errors, layout
 
 Scope = Callable[[], contextlib.AbstractContextManager[Any]]
 _OWN_EPOCH = 0
+# Of a data set's pixels.
+_PIXEL_RANGE = (0.0, 1.0)
+# Among the facts of a network of train_model: one of `model_files.OUTCOMES`, or this. No value depends on it.
+OUTCOME = "outcome"
+UNFINISHED = "unfinished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Source:
         normalise: stored images -> inputs, as NumPy arrays.
         mean, deviation: inputs are (pixels in [0, 1] - mean) / deviation, for each channel; None where they are no
             images.
+        pixel_range: where all pixels lie; None where nothing says so: random images, and inputs of a user's own.
+        objection: why its last checkpoint is not that of a finished training; empty where it is, or may be taken.
     """
 
     group: tuple[str, str, str]
@@ -90,13 +97,20 @@ class Source:
     normalise: Callable[[np.ndarray], np.ndarray]
     mean: np.ndarray | None
     deviation: np.ndarray | None
+    pixel_range: tuple[float, float] | None = None
+    objection: str = ""
 
     def chosen_checkpoints(self, texts: Sequence[str]) -> list[Checkpoint]:
         """Those that the texts name, ascending by epoch, each once.
 
         Raises:
-            InvalidValueError: one is not there.
+            InvalidValueError: one is not there, or is named by the end of a training that has not reached its end.
         """
+        of_end = [text for text in texts if text in ("all", "last") or text.startswith("order:-")]
+        if of_end and self.objection:
+            raise errors.InvalidValueError(
+                f"--checkpoint={of_end[0]}: {self.objection}, or take the checkpoints that are there with --unfinished"
+            )
         found = {one.epoch: one for text in texts for one in self._of_text(text)}
         return [found[epoch] for epoch in sorted(found)]
 
@@ -140,11 +154,13 @@ def load(source: stats_config.SourceConfig, scope: Scope = contextlib.nullcontex
 
 def _of_model_run(source: stats_config.SourceConfig, scope: Scope) -> Source:
     assert source.run is not None
-    for flag, value in (("dataset", source.dataset), ("arch", source.architecture)):
-        if value is not None:
-            raise errors.InvalidValueError(f"--{flag}={value}: --run={source.run} knows its own; leave the flag out")
+    if source.architecture is not None:
+        text = f"--arch={source.architecture}: --run={source.run} knows its own; leave the flag out"
+        raise errors.InvalidValueError(text)
     run = model_runs.ModelRun.open(source.run)
-    data = run.data(source.data_dir)
+    # The same data may lie elsewhere now; a fingerprint says whether they are the same.
+    named = source.dataset or run.settings.dataset
+    data = model_data.load(dataclasses.replace(run.settings, dataset=named), source.data_dir)
     with scope():
         module = run.build()
     found = run.checkpoints()
@@ -166,12 +182,15 @@ def _of_model_run(source: stats_config.SourceConfig, scope: Scope) -> Source:
     home = pathlib.Path(run.directory).resolve()
     model, dataset, setting, seed = home.parts[-4:]
     settings = run.settings.to_json()
+    result = model_files.read_result(run.directory)
+    outcome = UNFINISHED if result is None else result["outcome"]
+    is_real = run.settings.random_data == random_images.NONE
     return Source(
         (model, dataset, setting),
         seed.removeprefix("seed-"),
         home,
-        {"kind": "train_model", "model": model, "dataset": dataset, **_of_settings(settings), "settings": settings},
-        [Checkpoint(one.epoch, one.step, one.prefix, _digest(one.prefix)) for one in found],
+        {"kind": "train_model", "model": model, "dataset": dataset, OUTCOME: outcome} | _of_settings(settings),
+        [Checkpoint(one.epoch, one.step, one.prefix, stats_weights.digest(one.prefix)) for one in found],
         restore,
         split,
         module,
@@ -179,7 +198,16 @@ def _of_model_run(source: stats_config.SourceConfig, scope: Scope) -> Source:
         data.normalise,
         mean,
         deviation,
+        _PIXEL_RANGE if is_real else None,
+        "" if source.unfinished else _objection(home, outcome),
     )
+
+
+def _objection(home: pathlib.Path, outcome: str) -> str:
+    """Why the last checkpoint of a network is not that of a finished training; empty where it is."""
+    if outcome == UNFINISHED:
+        return f"{home}: has no {model_files.RESULT_NAME}, so its training has not ended; train it to its end"
+    return f"{home}: its training diverged; leave it out" if outcome == model_files.DIVERGED else ""
 
 
 def _of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +224,7 @@ def _of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             "label_seed": (settings["label_noise"] or {}).get("seed"),
             "random_data_seed": settings["mc_sample_seed"],
         },
+        "settings": settings,
     }
 
 
@@ -233,7 +262,12 @@ def _of_zoo(source: stats_config.SourceConfig, scope: Scope) -> Source:
         "label_noise": None if recipe is None or recipe.noise is None else recipe.noise.to_json(),
         "augmentation": None if training is None else training.to_json().get("augmentation"),
         "seeds": {"run_id": run.run_id},
-        "settings": {"recipe": None if recipe is None else recipe.to_json(), "dataset": data.fingerprint()},
+        "settings": {
+            "experiment": run.experiment,
+            "subset_ratio": run.subset_ratio,
+            "recipe": None if recipe is None else recipe.to_json(),
+            "dataset": data.fingerprint(),
+        },
     }
     mean, deviation = _channels(data)
     return Source(
@@ -249,6 +283,7 @@ def _of_zoo(source: stats_config.SourceConfig, scope: Scope) -> Source:
         lambda images: data.normalise(images, model.dtype),
         mean,
         deviation,
+        _PIXEL_RANGE,
     )
 
 
@@ -257,7 +292,7 @@ def zoo_checkpoints(run: layout.Run) -> list[Checkpoint]:
     found = []
     for epoch in layout.checkpoint_epochs(run):
         prefix = run.checkpoint_prefix(epoch)
-        found.append(Checkpoint(epoch, _step(prefix), prefix, _digest(prefix)))
+        found.append(Checkpoint(epoch, stats_weights.step(prefix), prefix, stats_weights.digest(prefix)))
     return found
 
 
@@ -299,9 +334,6 @@ def _of_user(source: stats_config.SourceConfig, scope: Scope) -> Source:
 
     # A data set says in its fingerprint what it is.
     examples = None if data is not None else [found.train.fingerprint(), found.test.fingerprint()]
-    digest = hashlib.sha256()
-    for variable in found.target.variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     name = re.sub(r"\.(keras|h5)$", "", pathlib.Path(source.model).name)
     facts = {
         "kind": "own",
@@ -320,7 +352,7 @@ def _of_user(source: stats_config.SourceConfig, scope: Scope) -> Source:
         "0",
         None,
         facts,
-        [Checkpoint(_OWN_EPOCH, None, None, digest.hexdigest())],
+        [Checkpoint(_OWN_EPOCH, None, None, stats_weights.digest_of_own(found))],
         lambda checkpoint: None,
         split,
         found.target,
@@ -328,6 +360,7 @@ def _of_user(source: stats_config.SourceConfig, scope: Scope) -> Source:
         normalise,
         mean,
         deviation,
+        None if data is None else _PIXEL_RANGE,
     )
 
 
@@ -356,20 +389,6 @@ def _channels(data: dataset_lib.Dataset) -> tuple[np.ndarray, np.ndarray]:
     ones = np.ones(data.image_shape[2])
     mean = 0 * ones if data.mean is None else np.asarray(data.mean, np.float64)
     return mean, ones if data.std is None else np.asarray(data.std, np.float64)
-
-
-def _step(prefix: pathlib.Path) -> int | None:
-    """How many steps a checkpoint has behind it; None where it does not say, or cannot be read."""
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        return int(reader.get_tensor("global_step" + checkpoint_bundle.VALUE_SUFFIX))
-    except (tf.errors.OpError, ValueError, RuntimeError):  # restoring it says what is wrong
-        return None
-
-
-def _digest(prefix: pathlib.Path) -> str:
-    """Of the index file, which has checksums of all weights."""
-    return files.sha256_of_file(f"{prefix}.index")
 
 
 def _width(model: str) -> int | None:

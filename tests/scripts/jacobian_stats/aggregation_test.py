@@ -78,6 +78,32 @@ def test_what_differs_in_more_than_seeds_is_apart():
         assert {len(found.seeds) for found in aggregation.over_seeds([*first, *other])} == {1}
 
 
+def zoo_row(seed, recipe=None, **facts):
+    """The first row of a run of a zoo."""
+    kind = {"kind": "zoo", "experiment": "e", "subset_ratio": 0.5, "settings": {"recipe": recipe, "dataset": {}}}
+    group = ("conv5_4", "digits", "e-0.5")
+    return aggregation.rows_of(whole(seed=seed, group=group, facts=kind | facts))[0]
+
+
+@pytest.mark.parametrize("other", [{"subset_ratio": 0.7}, {"experiment": "f"}])
+def test_runs_of_a_zoo_are_averaged_within_one_experiment_and_ratio(other):
+    rows = [zoo_row("0"), zoo_row("1"), zoo_row("2", **other)]
+    assert [found.seeds for found in aggregation.over_seeds(rows)] == [("0", "1"), ("2",)]
+
+
+def test_networks_that_differ_in_width_are_told_from_others():
+    def recipe(width, rate=0.1):
+        options = {"width": width}
+        return {"experiment": f"e{width}", "architecture_options": options, "training": {"learning_rate": rate}}
+
+    first, wide = zoo_row("0", recipe(2)), zoo_row("0", recipe(4), experiment="wide")
+    assert first.alike != wide.alike
+    assert first.alike_but_width == wide.alike_but_width
+    assert "alike_but_width" not in first.flat()
+    for other in (zoo_row("0", recipe(4, 0.2)), zoo_row("0", recipe(4), subset_ratio=0.7)):
+        assert first.alike_but_width != other.alike_but_width
+
+
 def test_one_network_twice_is_refused():
     rows = aggregation.rows_of(whole())
     with pytest.raises(errors.MismatchError, match="seed 0, epoch 5: was measured twice"):

@@ -12,13 +12,16 @@ from heldout.models import registry as models
 from heldout.training import model_data, model_files, model_runs, model_settings
 from scripts.jacobian_stats import stats_config, stats_run, stats_sources
 from tests import cases
-from zoo import aux_arrays, checkpoints, layout
+from zoo import aux_arrays, checkpoints, files, layout
 
 EPOCHS = (0, 2, 5)
 
 
-def model_run(folder, seed=0, noise=0.2, width=8, weights=1):
-    """The folder of a network of a layer, as train_model leaves it, with weights that were never trained."""
+def model_run(folder, seed=0, noise=0.2, width=8, weights=1, outcome=model_files.FINISHED, **options):
+    """The folder of a network of a layer, as train_model leaves it, with weights that were never trained.
+
+    Without an outcome its training has not ended.
+    """
     folder.mkdir(exist_ok=True)
     name = cases.tiny_digits_npz(folder / "tiny.npz")
     settings = model_settings.ModelSettings(
@@ -31,6 +34,7 @@ def model_run(folder, seed=0, noise=0.2, width=8, weights=1):
         val_split=10,
         seed=seed,
         checkpoint_epochs=EPOCHS,
+        **options,
     )
     fingerprint = model_data.load(settings).fingerprint()
     settings = model_settings.ModelSettings.from_json(settings.to_json() | {"fingerprint": fingerprint})
@@ -46,6 +50,8 @@ def model_run(folder, seed=0, noise=0.2, width=8, weights=1):
     for column, values in (("train_error", (0.9, 0.4, 0.0)), ("test_error", (0.8, 0.5, 0.3 + 0.1 * seed))):
         rows[:, model_files.HISTORY_COLUMNS.index(column)] = values
     model_files.write_history(home, rows)
+    if outcome is not None:
+        files.write_json(home / model_files.RESULT_NAME, model_files.result_of(outcome, "as asked for", rows[-1]))
     return home
 
 

@@ -161,6 +161,23 @@ def test_what_cannot_be_is_refused_in_a_line(nets, tmp_path, program, options, v
     assert "Traceback" not in done.stderr
 
 
+def test_another_name_takes_results_elsewhere_and_an_unfinished_training_must_be_asked_for(tmp_path):
+    home = networks.model_run(tmp_path, outcome=None)
+    options = ["compute_jacobian_stats", f"--run={tmp_path}", "--noprogress", "--num_examples=5"]
+    refused = run(*options)
+    assert (refused.returncode, "has no result.json" in refused.stderr) == (1, True), refused.stderr
+    assert not (home / "jacobian_stats").exists()
+    # A name of the environment is not asked for here.
+    done = run(*options, "--unfinished", NAME="elsewhere")
+    assert done.returncode == 0, done.stderr
+    refused = run(*options, "--unfinished", "--metric=jacobian")
+    assert (refused.returncode, "choose another --name" in refused.stderr) == (1, True), refused.stderr
+    done = run(*options, "--unfinished", "--metric=jacobian", "--name=other")
+    assert done.returncode == 0, done.stderr
+    found = {path.name: len(list(path.glob("*.parquet"))) for path in home.glob("jacobian_stats*")}
+    assert found == {"jacobian_stats": 1, "jacobian_stats-other": 1}
+
+
 @pytest.mark.parametrize(
     "program",
     [

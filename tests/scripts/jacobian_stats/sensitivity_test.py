@@ -23,7 +23,7 @@ from scripts.jacobian_stats import (
     stats_files,
 )
 from tests import cases
-from tests.scripts.jacobian_stats import networks
+from tests.scripts.jacobian_stats import networks, tables
 from zoo import errors, layout
 
 _ROOT = pathlib.Path(__file__).parents[3]
@@ -156,6 +156,20 @@ def test_a_worker_measures_every_run_with_its_own_weights(zoo, tmp_path, monkeyp
         dense = networks.dense(source.predict, data.normalise(data.train.images[positions]))
         np.testing.assert_allclose(arrays["jacobian"], np.linalg.norm(dense, axis=(1, 2)), rtol=1e-4)
     assert answers == [{"measured": 2}, {"measured": 1}]
+    assert sensitivity_files.read_run(path, 12, facts["train_label_sha256"]) is not None
+    with pytest.raises(errors.MismatchError, match="with other training labels than those of the scores"):
+        sensitivity_files.read_run(path, 12, dataset.label_sha256(1 - data.train.label))
+
+
+def test_values_that_do_not_say_their_labels_are_measured_again(tmp_path):
+    path, column = tmp_path / "0.npz", tables.table().columns[0]
+    stats_files.write_part(path, {"jacobian": np.ones(3)}, (column,))
+    assert sensitivity_files.read_run(path, 3, "digest") is None
+    sensitivity_files.write_run(path, {"jacobian": np.ones(3)}, (column,), "digest")
+    arrays, columns = sensitivity_files.read_run(path, 3, "digest")
+    assert (arrays["jacobian"].tolist(), columns) == ([1.0] * 3, (column,))
+    assert sensitivity_files.read_run(path, 4, "other") is None
+    assert sensitivity_files.read_run(tmp_path / "gone.npz", 3, "digest") is None
 
 
 def test_bins_have_quartiles_and_ten_examples_at_least():
@@ -187,6 +201,13 @@ def test_the_program_joins_draws_and_continues(zoo, tmp_path):
     assert more.returncode == 0, more.stderr
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert len(list((tmp_path / ".parts-runs").iterdir())) == 4
+    # Scores of other labels are refused although all runs are measured.
+    path = next(iter(times))
+    arrays, columns = stats_files.read_part(path, 60)
+    sensitivity_files.write_run(path, arrays, columns, "0" * 64)
+    wrong = program(zoo, tmp_path, "--num_draws=20", "--metric=jacobian")
+    assert wrong.returncode == 1
+    assert "with other training labels than those of the scores" in wrong.stderr
     other = program(zoo, tmp_path, "--metric=nuclear_norm")
     assert other.returncode == 1
     assert "holds results of other settings" in other.stderr

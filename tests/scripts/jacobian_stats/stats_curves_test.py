@@ -1,10 +1,12 @@
 """Curves against width and epoch: means over seeds, errors from histories, the interpolation threshold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from heldout.training import model_files
-from scripts.jacobian_stats import stats_curves, stats_figure, stats_tables
+from scripts.jacobian_stats import aggregation, stats_curves, stats_figure, stats_tables
 from tests.scripts.jacobian_stats import tables
 from zoo import errors
 
@@ -21,14 +23,14 @@ def history(home, errors_by_epoch):
     model_files.write_history(home, rows)
 
 
-def network(folder, width, seed, noise=0.1, epochs=(1, 5), **members):
+def network(folder, width, seed, noise=0.1, epochs=(1, 5), rate=0.1, **members):
     """Tables of a network whose largest value is _PEAK[width] + seed at epoch 5, a tenth of it at epoch 1."""
     home = folder / f"{width}-{noise}" / f"seed-{seed}"
     history(home, {1: (0.5, 0.6), 5: (0.0 if width >= 4 else 0.2, 0.1 * seed + 0.1)})
     facts = {
         "width": width,
         "label_noise": {"kind": "symmetric", "share": noise},
-        "settings": {"model": f"conv5_{width}", "noise": noise, "seed": seed},
+        "settings": {"model": f"conv5_{width}", "noise": noise, "seed": seed, "training": {"learning_rate": rate}},
     }
     found = []
     for epoch in epochs:
@@ -89,6 +91,37 @@ def test_without_a_history_errors_come_from_accuracies(tmp_path):
     made, _ = points([stats_tables.Whole(found[0].table, arrays, found[0].paths)])
     assert made[0].values["train_error"].mean == pytest.approx(0.2)
     assert np.isnan(made[0].values["test_error"].mean)
+    assert made[0].flat("width")["train_error_examples"] is None
+    assert stats_curves.judged_text(made, "train_error") == ""
+
+
+def test_errors_of_a_part_of_a_split_are_named_and_those_of_more_examples_taken(tmp_path):
+    found = network(tmp_path, 4, 0, epochs=(5,))[0]
+    for path in tmp_path.rglob(model_files.HISTORY_NAME):
+        path.unlink()
+
+    def judged(num, num_right):
+        arrays = tables.arrays(np.ones(num)) | {"accuracy": np.arange(num) < num_right}
+        what = dataclasses.replace(found.table, split="test", num_examples=num, num_rows=num, num_split=50)
+        return stats_tables.Whole(what, arrays, found.paths)
+
+    made, _ = points([found, judged(20, 15), judged(10, 1)], split="train")
+    assert made[0].values["test_error"].mean == pytest.approx(0.25)
+    assert made[0].flat("width")["test_error_examples"] == 20
+    assert stats_curves.judged_text(made, "test_error") == ", on as few as 20 examples of the split"
+    path = tmp_path / "picture.svg"
+    stats_figure.write(path, made, against="width", title="Title", label="unit", bars="none", zero_error=0.0)
+    # Text of pictures is drawn, and stands beside that in comments.
+    assert "test error, on as few as 20 examples of the split" in path.read_text()
+
+
+def test_points_without_a_number_are_no_peak():
+    def point(x, value):
+        return stats_curves.Point("c", x, ("0",), {"statistic": aggregation.interval([value])})
+
+    nothing = point(1, float("nan"))
+    assert stats_curves.peak([nothing, point(2, 3.0), point(4, 5.0), point(8, 4.0)], "c") == 4
+    assert stats_curves.peak([nothing], "c") is None
 
 
 @pytest.mark.parametrize(
@@ -115,6 +148,26 @@ def test_curves_that_would_mix_networks_are_refused(tmp_path):
         points([*first, *network(tmp_path, 4, 1, config=config)])
     with pytest.raises(errors.InvalidValueError, match="--against=width: some networks have none"):
         points([stats_tables.Whole(tables.table(facts={"width": None}), tables.arrays(np.ones(10)), first[0].paths)])
+
+
+def test_widths_that_were_trained_or_measured_in_other_ways_are_no_curve(tmp_path):
+    first = [*network(tmp_path, 2, 0), *network(tmp_path, 4, 0)]
+    assert len(points([*first, *network(tmp_path, 8, 0)])[0]) == 3
+    config = dict(tables.table().config) | {"radius": 3.0}
+    for against, width in (("width", 8), ("epoch", 4)):
+        for members in ({"rate": 9.0}, {"config": config}):
+            other = network(tmp_path / "other", width, 0, epochs=(7,), **members)
+            with pytest.raises(errors.InvalidValueError, match=rf"conv5_{width} n0\.1: differ in more than seeds"):
+                points([*first, *other], against)
+    assert len(points([*first, *network(tmp_path / "same", 4, 0, epochs=(7,))], "epoch")[0]) == 5
+
+
+def test_different_units_are_not_drawn_on_one_axis(tmp_path):
+    column = dataclasses.replace(tables.table().columns[0], unit="logits per pixel")
+    for noise in (0.1, 0.2):
+        pixels = network(tmp_path, 8, 0, noise, columns=(column,))
+        with pytest.raises(errors.InvalidValueError, match=r"in logits per input unit, conv5_8 .* per pixel"):
+            points([*network(tmp_path, 2, 0), *pixels])
 
 
 @pytest.mark.parametrize(("against", "kind"), [("width", "png"), ("epoch", "svg"), ("width", "pdf")])

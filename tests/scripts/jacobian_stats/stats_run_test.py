@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from estimators.jacobian import functions, measuring
+from heldout.training import model_files
 from scripts.jacobian_stats import stats_config, stats_files, stats_run, stats_tables
 from tests.scripts.jacobian_stats import networks
 from zoo import errors
@@ -250,6 +251,91 @@ def test_a_network_that_was_trained_again_is_noticed(tmp_path):
         networks.measurement(home, checkpoints=("2",)).run(WHOLE)
     found = networks.measurement(home, checkpoints=("2",), overwrite=True).run(WHOLE)[0]
     assert not found.was_there
+
+
+def test_no_published_values_of_other_weights_stay(tmp_path):
+    home = networks.model_run(tmp_path)
+    made = networks.measurement(home, checkpoints=("2",))
+    table = made.run(WHOLE)[0].table
+    path = stats_files.json_path(made.folder, table, table.columns[0])
+    before = json.loads(path.read_text())["stats"]
+    other = networks.model_run(tmp_path / "other", weights=2)
+    for one in (other / "checkpoints").iterdir():
+        (home / "checkpoints" / one.name).write_bytes(one.read_bytes())
+    networks.measurement(home, checkpoints=("2",), overwrite=True, json=False).run(WHOLE)
+    assert not path.exists()
+    found = networks.measurement(home, checkpoints=("2",)).run(WHOLE)[0]
+    after = json.loads(path.read_text())["stats"]
+    assert after == found.arrays["jacobian_operator_norm"][:, None].tolist() != before
+
+
+def test_a_kill_before_the_published_files_are_written_leaves_none_of_other_weights(tmp_path, monkeypatch):
+    home = networks.model_run(tmp_path)
+    made = networks.measurement(home, checkpoints=("2",))
+    table = made.run(WHOLE)[0].table
+    path = stats_files.json_path(made.folder, table, table.columns[0])
+    # The table was deleted by hand.
+    stats_files.table_path(made.folder, table).unlink()
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stats_files, "write_published", dies)
+        with pytest.raises(KeyboardInterrupt):
+            networks.measurement(home, checkpoints=("2",)).run(WHOLE)
+    assert not path.exists()
+    networks.measurement(home, checkpoints=("2",)).run(WHOLE)
+    assert path.exists()
+
+
+def test_results_are_still_those_of_a_network_when_its_training_ends(tmp_path):
+    home = networks.model_run(tmp_path, outcome=None)
+    early = networks.measurement(home, checkpoints=("0",)).run(WHOLE)[0]
+    assert early.table.source["outcome"] == "unfinished"
+    rows = np.zeros(len(model_files.HISTORY_COLUMNS))
+    result = model_files.result_of(model_files.STOPPED, "it was enough", rows)
+    (home / model_files.RESULT_NAME).write_text(json.dumps(result))
+    found = networks.measurement(home, checkpoints=("all",)).run(WHOLE)
+    assert [one.was_there for one in found] == [True, False, False]
+    assert found[-1].table.source["outcome"] == "stopped_early"
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [({"a": None}, {}), ({}, {"a": None}), ({"a": {}}, {}), ({"b": {"a": {}}}, {"b": {}})],
+)
+def test_nothing_is_another_setting_than_a_missing_one(tmp_path, stored, asked):
+    stats_files.adopt(tmp_path, {"x": 1} | stored, False)
+    (tmp_path / ".parts-1").mkdir()
+    with pytest.raises(errors.MismatchError, match="other settings"):
+        stats_files.adopt(tmp_path, {"x": 1} | asked, False)
+    stats_files.adopt(tmp_path, {"x": 1} | stored, False)
+    assert (tmp_path / ".parts-1").is_dir()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "text", ['{"mine": 1}', '{"schema_version": 2, "identity": {}}', '{"schema_version": 1, "identity": 3}']
+)
+def test_a_foreign_file_of_this_name_is_not_replaced(tmp_path, text, overwrite):
+    foreign = {"stats.json": text, "results_epoch-3.json": "{}"}
+    for name, content in foreign.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(errors.MismatchError, match=r"stats.json: expected settings of statistics.*--outdir"):
+        stats_files.adopt(tmp_path, {"x": 1}, overwrite)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == foreign
+
+
+def test_foreign_files_beside_results_stay(home, tmp_path):
+    networks.measurement(home, tmp_path, checkpoints=("0",)).run(WHOLE)
+    (tmp_path / "results_epoch-3.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    stats_files.adopt(tmp_path, {"x": 1}, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "results_epoch-3.json", "stats.json"]
+    stats_files.adopt(tmp_path, {"x": 2}, False)
+    assert json.loads((tmp_path / "stats.json").read_text())["identity"] == {"x": 2}
+    assert (tmp_path / "results_epoch-3.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Networks of train_model, runs of zoos and models of one's own have the right splits, labels and units."""
 
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from heldout.training import model_runs
-from scripts.jacobian_stats import stats_config, stats_files, stats_run, stats_sources
+from estimators.jacobian import tangents
+from heldout.datasets import random_images
+from heldout.training import model_files, model_runs
+from scripts.jacobian_stats import aggregation, stats_config, stats_files, stats_run, stats_sources
 from tests import cases
 from tests.scripts.jacobian_stats import networks
-from zoo import errors
+from zoo import errors, layout
 
 _THIS = "tests.scripts.jacobian_stats.stats_sources_test"
 _WEIGHTS = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -41,6 +45,40 @@ class Flat(Linear):
 
 def flat():
     return Flat()
+
+
+class Scaled(Linear):
+    """Times a variable that is not trained, as moving averages are."""
+
+    def __init__(self):
+        super().__init__()
+        self.average = tf.Variable(float(os.environ["AVERAGE"]), trainable=False, dtype=tf.float64)
+
+    def __call__(self, inputs):
+        return super().__call__(inputs) * self.average
+
+
+def scaled():
+    return Scaled(), (_INPUTS, np.array([0, 1])), (_INPUTS[:1], np.array([1]))
+
+
+_BRIGHT = np.random.default_rng(1).uniform(0, 255, (6, 4, 4, 1))
+
+
+class OfImages(Linear):
+    """Two numbers of an image of 4 x 4 pixels from 0 to 255."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(np.random.default_rng(0).normal(size=(16, 2)))
+
+    def __call__(self, images):
+        return super().__call__(tf.reshape(images, [-1, 16]))
+
+
+def of_images():
+    labels = np.zeros(6, int)
+    return OfImages(), (_BRIGHT, labels), (_BRIGHT, labels)
 
 
 class Nested(Linear):
@@ -94,6 +132,85 @@ def test_a_model_of_ones_own_is_given_images_as_the_data_set_normalises_them(tmp
     truth = np.sqrt(np.sum(np.arange(1, 11) ** 2) / 64)
     np.testing.assert_allclose(found.arrays["jacobian"], np.full(60, truth), rtol=1e-5)
     assert source.group[1] == "npz-tiny.npz"
+
+
+def test_variables_that_are_not_trained_are_part_of_the_weights(tmp_path, monkeypatch):
+    config = stats_config.StatsConfig(metrics=("jacobian",), normalisations=("none",))
+
+    def values(average):
+        monkeypatch.setenv("AVERAGE", average)
+        source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:scaled"))
+        found = stats_run.Measurement(config, source, tmp_path).run((1, 1))[0]
+        return found.was_there, found.arrays["jacobian"][0]
+
+    assert values("1") == (False, pytest.approx(2.0))
+    assert values("1") == (True, pytest.approx(2.0))
+    with pytest.raises(errors.MismatchError, match="other weights"):
+        values("5")
+
+
+def test_colours_of_inputs_of_ones_own_are_not_clipped(tmp_path):
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:of_images"))
+    config = stats_config.StatsConfig(metrics=("tangent_jacobian",), normalisations=("none",))
+    found = stats_run.Measurement(config, source, tmp_path).run((1, 1))[0]
+    copies = tangents.Jitter(pixel_range=None).copies(_BRIGHT, np.arange(6))
+    weights = source.model.variables[0].numpy()
+    moved = (copies - _BRIGHT[:, None]).reshape(6, 4, 16) @ weights
+    truth = np.sqrt(np.square(moved).sum(axis=2).mean(axis=1)) / tangents.PUBLISHED_DISTANCE
+    np.testing.assert_allclose(found.arrays["tangent_jacobian"], truth, rtol=1e-6)
+
+
+def test_pixels_of_real_images_alone_have_a_range(tmp_path):
+    assert networks.source(networks.model_run(tmp_path)).pixel_range == (0.0, 1.0)
+    drawn = networks.model_run(tmp_path / "drawn", random_data=random_images.KINDS[0], noise=None)
+    assert networks.source(drawn).pixel_range is None
+    assert networks.source(networks.zoo_run(tmp_path).directory).pixel_range == (0.0, 1.0)
+
+
+def test_a_training_that_has_not_reached_its_end_has_no_last_checkpoint(tmp_path):
+    for name, outcome, message in (
+        ("a", None, r"seed-0: has no result.json, .*--unfinished"),
+        ("b", model_files.DIVERGED, r"seed-0: its training diverged; .*--unfinished"),
+    ):
+        (tmp_path / name).mkdir()
+        home = networks.model_run(tmp_path / name, outcome=outcome)
+        source = networks.source(home)
+        for text in ("last", "all", "order:-1"):
+            with pytest.raises(errors.InvalidValueError, match=f"--checkpoint={text}: .*{message}"):
+                source.chosen_checkpoints(["0", text])
+        assert [one.epoch for one in source.chosen_checkpoints(["first", "order:1", "step:20"])] == [0, 2, 5]
+        assert [one.epoch for one in networks.source(home, unfinished=True).chosen_checkpoints(["last"])] == [5]
+        assert source.facts["outcome"] == (outcome or "unfinished")
+
+
+def test_data_that_were_moved_are_named(tmp_path):
+    home = networks.model_run(tmp_path)
+    before = networks.source(home)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "tiny.npz").rename(tmp_path / "b" / "tiny.npz")
+    with pytest.raises(errors.MissingFileError):
+        networks.source(home)
+    after = networks.source(home, dataset=f"npz:{tmp_path / 'b' / 'tiny.npz'}")
+    np.testing.assert_array_equal(after.split("train").images, before.split("train").images)
+    assert (after.group, after.facts) == (before.group, before.facts)
+
+
+def test_runs_of_other_ratios_and_experiments_differ_in_more_than_seeds(tmp_path):
+    def settings(ratio, run_id, experiment="e"):
+        run = layout.Run(tmp_path / "zoo", experiment, ratio, run_id)
+        if not run.directory.exists():
+            shutil.copytree(first.directory, run.directory)
+        facts = networks.source(run.directory, dataset=name, architecture="mlp").facts
+        alike.append(aggregation.alike(facts))
+        return facts["settings"]
+
+    first, alike = networks.zoo_run(tmp_path), []
+    name = f"npz:{tmp_path / 'tiny.npz'}"
+    assert settings(0.5, 3) == settings(0.5, 4)
+    assert settings(0.7, 3) != settings(0.5, 3)
+    # Without recipes nothing else tells the experiments apart.
+    assert settings(0.5, 3, "f") != settings(0.5, 3, "g")
+    assert [len(set(alike[i : i + 2])) for i in (0, 2, 4)] == [1, 2, 2]
 
 
 def test_a_zoos_run_has_its_subset_and_the_rest(tmp_path):
@@ -150,9 +267,9 @@ def test_widths_are_read_from_names(name, width):
 
 def test_what_cannot_be_is_refused(tmp_path):
     home = networks.model_run(tmp_path)
-    with pytest.raises(errors.InvalidValueError, match=r"--dataset=digits: --run=.*leave the flag out"):
+    with pytest.raises(errors.MismatchError, match=r"--dataset=digits: not the data"):
         networks.source(home, dataset="digits")
-    with pytest.raises(errors.InvalidValueError, match="--arch=mlp"):
+    with pytest.raises(errors.InvalidValueError, match=r"--arch=mlp: --run=.*leave the flag out"):
         networks.source(home, architecture="mlp")
     for path in (home / "checkpoints").iterdir():
         path.unlink()
@@ -198,5 +315,7 @@ def test_where_results_go(tmp_path):
     assert folder(home) == home / "jacobian_stats"
     assert folder(home, save_dir="/a", name="b") == pathlib.Path("/a/b/m/d/s/seed-7/jacobian_stats")
     assert folder(home, outdir="/o") == pathlib.Path("/o")
+    assert folder(home, name="b") == home / "jacobian_stats-b"
+    assert folder(home, save_dir="/a") == pathlib.Path("/a/networks/m/d/s/seed-7/jacobian_stats")
     with pytest.raises(errors.InvalidValueError, match="--save_dir"):
         folder()

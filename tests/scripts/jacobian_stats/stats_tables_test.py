@@ -1,11 +1,17 @@
 """Shards are joined as one run would have written them, or refused by name."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from scripts.jacobian_stats import stats_files, stats_tables
 from tests.scripts.jacobian_stats import tables
 from zoo import errors
+
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 def joined(folder):
@@ -26,6 +32,21 @@ def test_a_whole_table_is_taken_beside_its_shards(tmp_path):
     tables.write_shards(tmp_path, 2)
     path = tables.write(tmp_path, tables.table(), tables.arrays(np.zeros(10)))
     assert joined(tmp_path).paths == (path,)
+
+
+def test_a_table_without_its_json_files_gets_them_before_shards_are_deleted(tmp_path):
+    tables.write_shards(tmp_path, 2)
+    shards = stats_tables.find([str(tmp_path)])
+    for one in shards:
+        stats_files.write_published(tmp_path, one.table, stats_files.read_arrays(one.path))
+    # As a kill leaves it, after the table and before its JSON files.
+    found = stats_tables.joined(shards)
+    path = tables.write(tmp_path, found.table, found.arrays)
+    published = stats_files.json_path(tmp_path, found.table, found.table.columns[0])
+    command = [sys.executable, "-m", "scripts.merge_jacobian_stats", f"--input={tmp_path}", "--delete_shards"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, published.name}
 
 
 def test_a_missing_shard_is_named(tmp_path):
