@@ -118,7 +118,7 @@ def test_a_whole_training_follows_the_ranking_and_goes_on(trained, ranking):
 def test_another_ranking_is_another_recipe(trained, ranking):
     config, _ = trained
     other = subset_rankings.SubsetRanking(ranking.train_index, -ranking.value)
-    with pytest.raises(errors.MismatchError, match="ranking_sha256: stored"):
+    with pytest.raises(errors.MismatchError, match="ranking_sha256: other content than what was stored"):
         zoo_training.train_runs(dataclasses.replace(config, ranking=other))
 
 
