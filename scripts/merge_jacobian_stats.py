@@ -18,7 +18,7 @@ import numpy as np
 
 from heldout.scoring import score_tables
 from scripts import choices, cli
-from scripts.jacobian_stats import stats_files, stats_report, stats_tables
+from scripts.jacobian_stats import stats_files, stats_published, stats_report, stats_tables
 from zoo import errors, files
 
 _SHARED_FLAGS = ()
@@ -82,16 +82,16 @@ def _write(group: list[stats_tables.Stored], found: stats_tables.Whole) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stats_files.write_table(path, found.table, found.arrays)
     # A table may be there without its JSON files: after a kill, or from a run with --nojson.
-    published = [stats_files.json_path(folder, found.table, column) for column in found.table.columns]
+    published = [stats_published.path(folder, found.table, column) for column in found.table.columns]
     if _JSON.value and not (was_there and all(one.exists() for one in published)):
-        stats_files.write_published(folder, found.table, found.arrays)
+        stats_published.write(folder, found.table, found.arrays)
     line = stats_report.line(path, was_there, found.table, found.arrays)
     print(f"{line['text']}{' (was there)' if was_there else ''}\n{path}")
     if _DELETE_SHARDS.value:
         for one in group:
             if one.table.shard != (1, 1):
                 for column in one.table.columns:
-                    stats_files.json_path(one.path.parent, one.table, column).unlink(missing_ok=True)
+                    stats_published.path(one.path.parent, one.table, column).unlink(missing_ok=True)
                 one.path.unlink()
 
 

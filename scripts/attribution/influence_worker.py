@@ -1,14 +1,18 @@
 """Worker process of `compute_influence_functions`: all of a computation, or its parts on the machines of a cluster."""
 
 from collections.abc import Callable
-import contextlib
 from typing import Any
 
-from estimators import errors as estimator_errors
 from heldout import devices
 from heldout.running import workers
-from scripts.attribution import influence_config, influence_results, influence_run, model_sources, source_config
-from zoo import errors
+from scripts.attribution import (
+    influence_config,
+    influence_results,
+    influence_run,
+    model_sources,
+    named_errors,
+    source_config,
+)
 
 
 def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
@@ -21,7 +25,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
     config = influence_config.InfluenceConfig.from_json(setup["config"])
     if "seen_by_all" in setup:
         workers.check_shared(setup["seen_by_all"], "outdir")
-    with _named_errors():
+    with named_errors.translated():
         model = model_sources.load(source_config.SourceConfig.from_json(setup["source"]), strategy.scope)
         computation = influence_run.Computation(config, model)
 
@@ -29,7 +33,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         def advance(stage: str, done: int, total: int) -> None:
             send({"progress": [stage, done, total]})
 
-        with _named_errors():
+        with named_errors.translated():
             _perform(computation, task, advance, send)
 
     return perform, {"description": _description(computation)}
@@ -64,15 +68,6 @@ def _description(computation: influence_run.Computation) -> dict[str, Any]:
         "num_parameters": computation.model.target.num_parameters,
         "model": computation.model.description["model"],
     }
-
-
-@contextlib.contextmanager
-def _named_errors() -> Any:
-    """Errors of the estimators as ours, which the program prints without a traceback."""
-    try:
-        yield
-    except estimator_errors.EstimatorError as error:
-        raise errors.InvalidValueError(str(error)) from error
 
 
 if __name__ == "__main__":

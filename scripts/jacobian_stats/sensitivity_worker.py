@@ -6,13 +6,13 @@ import pathlib
 from heldout import devices
 from heldout.datasets import dataset
 from heldout.running import workers
+from scripts.attribution import named_errors
 from scripts.jacobian_stats import (
     sensitivity,
     sensitivity_files,
     stats_config,
     stats_run,
     stats_sources,
-    stats_worker,
 )
 from zoo import layout
 
@@ -32,7 +32,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         architecture=config.architecture,
         outdir=config.outdir,
     )
-    with stats_worker.named_errors():
+    with named_errors.translated():
         source = stats_sources.load(source_config, strategy.scope)
         measurement = stats_run.Measurement(config.stats, source, None)
     split = source.split("all_train")
@@ -43,7 +43,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         run = layout.Run(first.zoo, first.experiment, first.subset_ratio, task["run"])
         path = sensitivity_files.run_path(config, run, positions)
         if sensitivity_files.read_run(path, len(positions), label_sha256) is None:
-            with stats_worker.named_errors():
+            with named_errors.translated():
                 measured = measurement.measured(stats_sources.zoo_checkpoints(run)[-1], positions)
             sensitivity_files.write_run(path, *measured, label_sha256)
         send({"measured": run.run_id})

@@ -31,7 +31,7 @@ FOLDER_NAME = "jacobian_stats"
 DEFAULT_NAME = "networks"
 SETTINGS_NAME = "stats.json"
 METADATA_KEY = b"heldout.jacobian_stats"
-# As `parts_folder`, `table_path` and `json_path` make them.
+# As `parts_folder`, `table_path` and `stats_published.path` make them.
 _RESULT_NAME = re.compile(r"\.parts-.+|.+_n\d+_lr.+_epochs.+_epoch-\d+_\d+-of-\d+\.(parquet|json)")
 LABELS = ("id", "label", "clean_label", "epoch")
 
@@ -178,14 +178,6 @@ def table_path(folder: pathlib.Path, table: Table) -> pathlib.Path:
     return folder / f"stats_{normalisations}_{table.what}_{table.shard_name}.parquet"
 
 
-def json_path(folder: pathlib.Path, table: Table, column: Column) -> pathlib.Path:
-    """Where a column lies in the published schema."""
-    of = column.normalisation or "outputs"
-    target = ["target"] if column.target_logit_only else []
-    place = [column.place, *([column.average] if column.average else [])]
-    return folder / f"{'_'.join([column.metric, of, *target, *place])}_{table.what}_{table.shard_name}.json"
-
-
 def _num_chosen(table: Table) -> int:
     rest = table.num_split - table.skip
     return rest if table.num_examples is None else min(rest, table.num_examples)
@@ -316,64 +308,6 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: cannot be read ({error!s:.100}); delete it, the same command computes it again"
         ) from error
     return {name: found[name].to_numpy() for name in found.column_names}
-
-
-def published(table: Table, column: Column, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A column in the published schema; values that are no numbers are null.
-
-    Returns:
-        sample_ids [n], targets [n] (labels as trained with), ground_truths [n] (clean labels), stats [n][q] with q
-        numbers an example, and metadata.
-    """
-    stats = np.stack([arrays[name] for name in column.parts], axis=1).astype(np.float64)
-    facts, config = table.source, table.config
-    return {
-        "sample_ids": arrays["id"].tolist(),
-        "targets": arrays["label"].tolist(),
-        "ground_truths": arrays["clean_label"].tolist(),
-        "stats": [[value if np.isfinite(value) else None for value in row] for row in stats.tolist()],
-        "metadata": {
-            "schema_version": SCHEMA_VERSION,
-            "model": facts["model"],
-            "dataset": facts["dataset"],
-            "split": table.split,
-            "seeds": {**facts["seeds"], "mc_sample_seed": config["mc_sample_seed"]},
-            "label_noise": facts["label_noise"],
-            "augmentation": facts["augmentation"],
-            "learning_rate": facts["learning_rate"],
-            "epochs": facts["epochs"],
-            "checkpoint": {"epoch": table.epoch, "step": table.step},
-            "sample_count": table.num_rows,
-            "shard": list(table.shard),
-            "metric": column.metric,
-            "normalisation": column.normalisation,
-            "target_logit_only": column.target_logit_only,
-            "strategy": column.place,
-            "average": column.average,
-            "num_directions": config["num_directions"],
-            "num_samples": config["num_samples"],
-            "radius": config["radius"],
-            "unit": column.unit,
-            "columns": list(column.parts),
-            "num_unconverged": column.num_unconverged,
-        },
-    }
-
-
-def write_published(folder: pathlib.Path, table: Table, arrays: Mapping[str, np.ndarray]) -> list[pathlib.Path]:
-    """Writes each column in the published schema; returns where."""
-    paths = []
-    for column in table.columns:
-        paths.append(path := json_path(folder, table, column))
-        text = json.dumps(published(table, column, arrays), allow_nan=False)
-        files.write_text(path, f"{text}\n")
-    return paths
-
-
-def remove_published(folder: pathlib.Path, table: Table) -> None:
-    """Deletes the columns of a table in the published schema, as far as they are there."""
-    for column in table.columns:
-        json_path(folder, table, column).unlink(missing_ok=True)
 
 
 def parts_folder(folder: pathlib.Path, table: Table, ids: np.ndarray) -> pathlib.Path:

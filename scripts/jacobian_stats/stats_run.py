@@ -16,7 +16,7 @@ import numpy as np
 
 from estimators import examples
 from estimators.jacobian import averages, functions, lanczos, measuring, places, tangents
-from scripts.jacobian_stats import stats_config, stats_files, stats_sources
+from scripts.jacobian_stats import stats_config, stats_files, stats_published, stats_rows, stats_sources
 from zoo import errors
 
 # (stage, done, all).
@@ -119,7 +119,7 @@ class Measurement:
         arrays = self._labels(positions, checkpoint.epoch)
         arrays |= {name: np.concatenate([block[name] for block, _ in blocks]) for name in blocks[0][0]}
         # Those of other weights must not stand beside this table, whether new ones are asked for or not.
-        stats_files.remove_published(self.folder, table)
+        stats_published.remove(self.folder, table)
         stats_files.write_table(path, table, arrays)
         self._write_published(table, arrays, only_missing=False)
         shutil.rmtree(parts, ignore_errors=True)
@@ -137,7 +137,7 @@ class Measurement:
                 f"{path}: is of other weights or settings than those asked for: the model was trained again; pass "
                 "--overwrite, or choose another --name or --outdir"
             )
-        stats_files.remove_published(self.folder, found)
+        stats_published.remove(self.folder, found)
         path.unlink()
         return None
 
@@ -174,9 +174,9 @@ class Measurement:
     def _write_published(
         self, table: stats_files.Table, arrays: Mapping[str, np.ndarray], *, only_missing: bool
     ) -> None:
-        paths = [stats_files.json_path(self.folder, table, column) for column in table.columns]
+        paths = [stats_published.path(self.folder, table, column) for column in table.columns]
         if self.config.json and not (only_missing and all(path.exists() for path in paths)):
-            stats_files.write_published(self.folder, table, arrays)
+            stats_published.write(self.folder, table, arrays)
 
     def _block(
         self, path: pathlib.Path, checkpoint: stats_sources.Checkpoint, positions: np.ndarray
@@ -253,7 +253,7 @@ class Measurement:
     def _places(self) -> dict[str, places.Place]:
         config, split = self.config, self._split
         # Made when they are drawn: all of the split, whatever of it is measured.
-        partners: Any = stats_sources.Rows(split.images, np.arange(len(split.ids)), self._inputs)
+        partners: Any = stats_rows.Rows(split.images, np.arange(len(split.ids)), self._inputs)
         num, seed, radius = config.num_samples, config.mc_sample_seed, config.radius
         make: dict[str, Callable[[], places.Place]] = {
             "shift": lambda: places.Shifts(config.shift_pixels, config.num_directions),

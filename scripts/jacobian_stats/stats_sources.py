@@ -18,7 +18,7 @@ from heldout.datasets import random_images
 from heldout.experiments import label_noise
 from heldout.training import model_data, model_files, model_runs
 from scripts.attribution import model_sources, run_models, source_config
-from scripts.jacobian_stats import stats_config, stats_weights
+from scripts.jacobian_stats import stats_config, stats_rows, stats_weights
 from zoo import checkpoints, errors, layout
 
 Scope = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -246,7 +246,7 @@ def _of_zoo(source: stats_config.SourceConfig, scope: Scope) -> Source:
             return Split(data.test.images, data.test.index, data.test.label, data.test.label)
         mask = np.ones(len(data.train), bool) if name == "all_train" else model.subset_mask() == (name == "train")
         ids = np.flatnonzero(mask)
-        return Split(Rows(data.train.images, ids), ids, data.train.label[ids], clean[ids])
+        return Split(stats_rows.Rows(data.train.images, ids), ids, data.train.label[ids], clean[ids])
 
     training = None if recipe is None else recipe.training
     width = None if recipe is None else recipe.architecture_options.get("width")
@@ -362,26 +362,6 @@ def _of_user(source: stats_config.SourceConfig, scope: Scope) -> Source:
         deviation,
         None if data is None else _PIXEL_RANGE,
     )
-
-
-class Rows:
-    """Some rows of an array that may be a memory map, made into something else where they are asked for."""
-
-    def __init__(
-        self, array: Any, positions: np.ndarray, make: Callable[[np.ndarray], np.ndarray] = np.asarray
-    ) -> None:
-        self._array, self._positions, self._make = array, positions, make
-        first = make(np.asarray(array[positions[:1]]))
-        self.shape, self.dtype = (len(positions), *first.shape[1:]), first.dtype
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, chosen: Any) -> np.ndarray:
-        positions = self._positions[chosen]
-        if np.ndim(positions) == 0:
-            return self._make(np.asarray(self._array[positions[None]]))[0]
-        return self._make(np.asarray(self._array[positions]))
 
 
 def _channels(data: dataset_lib.Dataset) -> tuple[np.ndarray, np.ndarray]:

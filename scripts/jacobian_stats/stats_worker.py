@@ -1,14 +1,11 @@
 """Worker process of `compute_jacobian_stats`: shards of models, one after the other."""
 
 from collections.abc import Callable
-import contextlib
-from typing import Any
 
-from estimators import errors as estimator_errors
 from heldout import devices
 from heldout.running import workers
+from scripts.attribution import named_errors
 from scripts.jacobian_stats import stats_config, stats_files, stats_report, stats_run, stats_sources
-from zoo import errors
 
 
 def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
@@ -34,7 +31,7 @@ def start(setup: workers.Message) -> tuple[workers.Perform, workers.Message]:
         def advance(stage: str, done: int, total: int) -> None:
             send({"progress": [stage, done, total], "part": task["part"]})
 
-        with named_errors():
+        with named_errors.translated():
             for found in load(int(number)).run(stats_config.parse_shard(shard), advance):
                 send({"found": stats_report.line(found.path, found.was_there, found.table, found.arrays)})
 
@@ -47,15 +44,6 @@ def _measurement(
     source = stats_sources.load(source_config, scope)
     folder = stats_files.folder_of(source_config, source.group, source.seed, source.home)
     return stats_run.Measurement(config, source, folder)
-
-
-@contextlib.contextmanager
-def named_errors() -> Any:
-    """Errors of the estimators as ours, which the program prints without a traceback."""
-    try:
-        yield
-    except estimator_errors.EstimatorError as error:
-        raise errors.InvalidValueError(str(error)) from error
 
 
 if __name__ == "__main__":

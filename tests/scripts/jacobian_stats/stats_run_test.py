@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from estimators.jacobian import functions, measuring
 from heldout.training import model_files
-from scripts.jacobian_stats import stats_config, stats_files, stats_run, stats_tables
+from scripts.jacobian_stats import stats_config, stats_files, stats_published, stats_run, stats_tables
 from tests.scripts.jacobian_stats import networks
 from zoo import errors
 
@@ -120,7 +120,7 @@ def test_an_undefined_value_is_null_in_the_published_schema(tmp_path):
         config,
     )
     arrays = {name: np.zeros(2, int) for name in stats_files.LABELS} | {"jacobian": np.array([np.nan, 1.0])}
-    stats_files.write_published(tmp_path, table, arrays)
+    stats_published.write(tmp_path, table, arrays)
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["stats"] == [[None], [1.0]]
 
 
@@ -257,7 +257,7 @@ def test_no_published_values_of_other_weights_stay(tmp_path):
     home = networks.model_run(tmp_path)
     made = networks.measurement(home, checkpoints=("2",))
     table = made.run(WHOLE)[0].table
-    path = stats_files.json_path(made.folder, table, table.columns[0])
+    path = stats_published.path(made.folder, table, table.columns[0])
     before = json.loads(path.read_text())["stats"]
     other = networks.model_run(tmp_path / "other", weights=2)
     for one in (other / "checkpoints").iterdir():
@@ -273,7 +273,7 @@ def test_a_kill_before_the_published_files_are_written_leaves_none_of_other_weig
     home = networks.model_run(tmp_path)
     made = networks.measurement(home, checkpoints=("2",))
     table = made.run(WHOLE)[0].table
-    path = stats_files.json_path(made.folder, table, table.columns[0])
+    path = stats_published.path(made.folder, table, table.columns[0])
     # The table was deleted by hand.
     stats_files.table_path(made.folder, table).unlink()
 
@@ -281,7 +281,7 @@ def test_a_kill_before_the_published_files_are_written_leaves_none_of_other_weig
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stats_files, "write_published", dies)
+        patched.setattr(stats_published, "write", dies)
         with pytest.raises(KeyboardInterrupt):
             networks.measurement(home, checkpoints=("2",)).run(WHOLE)
     assert not path.exists()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.jacobian_stats import stats_files, stats_tables
+from scripts.jacobian_stats import stats_files, stats_published, stats_tables
 from tests.scripts.jacobian_stats import tables
 from zoo import errors
 
@@ -38,11 +38,11 @@ def test_a_table_without_its_json_files_gets_them_before_shards_are_deleted(tmp_
     tables.write_shards(tmp_path, 2)
     shards = stats_tables.find([str(tmp_path)])
     for one in shards:
-        stats_files.write_published(tmp_path, one.table, stats_files.read_arrays(one.path))
+        stats_published.write(tmp_path, one.table, stats_files.read_arrays(one.path))
     # As a kill leaves it, after the table and before its JSON files.
     found = stats_tables.joined(shards)
     path = tables.write(tmp_path, found.table, found.arrays)
-    published = stats_files.json_path(tmp_path, found.table, found.table.columns[0])
+    published = stats_published.path(tmp_path, found.table, found.table.columns[0])
     command = [sys.executable, "-m", "scripts.merge_jacobian_stats", f"--input={tmp_path}", "--delete_shards"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, check=False)
     assert done.returncode == 0, done.stderr
