@@ -14,6 +14,7 @@ INSTALL_REQUIRES = [
     "numpy>=2.0",  # arrays everywhere; 2.0 settled float32 promotion, on which normalisation relies
     "numba>=0.60",  # compiled loops over packed bits and over weights; 0.60 is the first release built for NumPy 2
     "scipy>=1.13",  # statistics of the scores; 1.13 is the first release built for NumPy 2
+    "threadpoolctl>=3.1",  # keeps the waiting threads of NumPy's BLAS from taking TensorFlow's processors
     "gcsfs",  # gs:// addresses of the published zoos
     "fsspec",  # one interface to local, http(s) and gs:// objects; gcsfs is written for it
     "requests>=2.31",  # http(s) with proxies and certificates as users have them set up

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
+import threadpoolctl
 
 from estimators import errors
 from estimators.curvature import operators, solutions
@@ -89,7 +90,9 @@ class ConjugateGradientSolver:
         # Rounding parts the recurrence from the true residual: it begins again with what is left, while that helps.
         while iterations < self._max_iterations and (residuals > self._tolerance).any():
             remainder = vectors - self._products(values) if iterations else vectors
-            step, rounds = self._round(remainder, vectors, self._max_iterations - iterations)
+            # Threads of BLAS that wait for more work would take the processors from TensorFlow's.
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                step, rounds = self._round(remainder, vectors, self._max_iterations - iterations)
             num_products += rounds * vectors.shape[0] + (vectors.shape[0] if iterations else 0)
             iterations += rounds
             candidate = values + step
@@ -111,34 +114,44 @@ class ConjugateGradientSolver:
 
     def _round(self, remainder: tf.Tensor, vectors: tf.Tensor, max_iterations: int) -> tuple[tf.Tensor, int]:
         """A correction [R, P] for the remainders, and the iterations it took. Columns above are rows [R, P] here."""
-        right = self._transformed(remainder).numpy()
+        right = _read(self._transformed(remainder))
         # Rows of very different length would drown one another.
         lengths = _lengths(right)
-        goal = 0.5 * self._tolerance * _lengths(vectors.numpy()) / _lengths(remainder.numpy())
+        goal = 0.5 * self._tolerance * _lengths(_read(vectors)) / _lengths(_read(remainder))
         # Large arrays are made once: to have new ones each time takes longer than to fill them.
         rank = min(right.shape)
-        basis, spare = (np.empty_like(right[:rank]) for _ in range(2))
+        basis, spare, products = (np.empty_like(right[:rank]) for _ in range(3))
         rho = _orthonormal(right / lengths[:, None].astype(right.dtype), basis)
-        directions, total, change = basis.copy(), np.zeros_like(right), np.empty_like(right)
+        directions, total = basis.copy(), np.zeros_like(right)
         iteration = 0
         while iteration < max_iterations:
             iteration += 1
-            products = self._system_products(directions)
+            self._system_products(directions, products)
             gram = (directions @ products.T).astype(np.float64)
             inverse = _positive_inverse((gram + gram.T) / 2)
-            total += _combined((inverse @ rho).T, directions, change)
-            basis -= _combined(inverse, products, spare)
+            _add_combined((inverse @ rho).T, directions, total)
+            _add_combined(-inverse, products, basis)
             zeta = _orthonormal(basis, spare)
-            basis, spare = spare, basis
-            np.add(basis, _combined(zeta, directions, spare), out=directions)
+            basis[:] = spare
+            _add_combined(zeta, directions, spare)
+            directions, spare = spare, directions
             rho = zeta @ rho
             if (np.linalg.norm(rho, axis=0) <= goal).all():
                 break
         return self._transformed(tf.constant(total * lengths[:, None].astype(total.dtype))), iteration
 
-    def _system_products(self, rows: np.ndarray) -> np.ndarray:
-        """[R, P], rows multiplied by the matrix between the roots of the preconditioner."""
-        return self._transformed(self._products(self._transformed(tf.constant(rows)))).numpy()
+    def _system_products(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Writes the rows [R, P] multiplied by the matrix between the roots of the preconditioner."""
+        if self._preconditioner is None:
+            np.multiply(rows, rows.dtype.type(self.damping), out=out)
+            out += _read(self._operator.products(tf.constant(rows)))
+        else:
+            out[:] = _read(self._transformed(self._products(self._transformed(tf.constant(rows)))))
+
+
+def _read(tensor: tf.Tensor) -> np.ndarray:
+    """The values of a tensor, which may share its memory: not to be written to."""
+    return np.asarray(tensor)
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
@@ -147,9 +160,11 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
     return np.where(lengths > 0, lengths, 1.0)
 
 
-def _combined(matrix: np.ndarray, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """`out`, a float64 matrix times rows of any dtype."""
-    return np.matmul(matrix.astype(rows.dtype), rows, out=out)
+def _add_combined(matrix: np.ndarray, rows: np.ndarray, to: np.ndarray) -> None:
+    """Adds a float64 matrix times rows of any dtype to other rows, in one pass over them."""
+    (multiply,) = scipy.linalg.get_blas_funcs(["gemm"], [rows])
+    # BLAS reads rows as the columns of the transposed product.
+    multiply(1.0, rows.T, matrix.T.astype(rows.dtype), beta=1.0, c=to.T, overwrite_c=True)
 
 
 def _orthonormal(rows: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -163,7 +178,7 @@ def _orthonormal(rows: np.ndarray, out: np.ndarray) -> np.ndarray:
     # What is lost of Q's orthonormality is some rounding over this ratio.
     if len(rows) == len(out) and eigenvalues[0] > 1e3 * np.finfo(rows.dtype).eps * eigenvalues[-1]:
         lower = np.linalg.cholesky(gram)
-        _combined(np.linalg.inv(lower), rows, out)
+        np.matmul(np.linalg.inv(lower).astype(rows.dtype), rows, out=out)
         return lower.T
     basis, upper = scipy.linalg.qr(rows.T, mode="economic")
     out[:] = basis.T

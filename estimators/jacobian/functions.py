@@ -51,6 +51,11 @@ class Function:
         """D, the number of elements of one input."""
         return math.prod(self.input_shape)
 
+    @property
+    def is_cheap_to_interrupt(self) -> bool:
+        """Whether it is computed operation by operation on processors, where small ones in between cost nothing."""
+        return not (self.jit_compile or tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
     def of_pixels(self, mean: Any, standard_deviation: Any) -> "Function":
         """The same network as a function of pixels, which it takes as (pixels - mean) / standard_deviation.
 

@@ -11,7 +11,8 @@ largest eigenvalue, and after k products with a random start in n dimensions (Ku
 
     P(value < (1 - e) largest) <= 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)),
 
-again for any spectrum. Examples stop one by one; those that have are replaced by the next, so that batches stay full.
+again for any spectrum. Examples stop one by one; those that have are replaced by the next, so that batches stay full. A
+replacement takes a forward pass of the whole batch, and waits until those that have stopped idle for as long.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ from estimators import errors, sharding
 from estimators.jacobian import batching, keys
 
 WHICH = ("largest", "smallest", "modulus")
+# A forward pass takes as long as so many products with J J^T.
+_FORWARD = 0.65
+# Products between two replacements at most, where each is looked at.
+_MOST_BETWEEN = 64
 # Within a traced function: inputs, labels -> (vectors [B, n] -> A v [B, n]).
 Products = Callable[[tf.Tensor, tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]
 
@@ -38,7 +43,8 @@ class Config:
         tolerance: relative: residual <= tolerance times |value|, never an absolute number. The error of an operator
             norm is about half of it: by default below 1e-4, rounding in float32 included.
         max_steps: products at most; also how many vectors are kept, twice.
-        check_every: products from one look at the residual to the next.
+        check_every: products from one look at the residual to the next, where a look is dear: on accelerators and with
+            XLA. Elsewhere every product is looked at.
         batch_size: examples at a time.
         seed: of the start vectors, with the example's id.
     """
@@ -104,6 +110,7 @@ class Solver:
         config: Config,
         *,
         compiled: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+        looks_at_all: bool = True,
     ) -> None:
         """Compiles nothing yet.
 
@@ -114,6 +121,7 @@ class Solver:
             which: the "largest" eigenvalue, the "smallest", or the one of largest "modulus".
             config: when to stop.
             compiled: compiles a function of batches, see `functions.Function.compiled`; by default for one device.
+            looks_at_all: look at the residual after every product, within what is compiled.
 
         Raises:
             InvalidArgumentError: `which` is none of these.
@@ -122,8 +130,8 @@ class Solver:
             raise errors.InvalidArgumentError(f"which={which!r}: expected one of {', '.join(WHICH)}")
         self._size, self._dtype, self._which, self.config = size, dtype, which, config
         self._capacity = min(config.max_steps, size)
-        # A space that is as large as it can be grows no more.
-        self.num_between = min(config.check_every, self._capacity)
+        self._looks_at_all = looks_at_all
+        self._num_between = min(_MOST_BETWEEN if looks_at_all else config.check_every, self._capacity)
         compiled = compiled or (lambda compute: sharding.rows(None, compute))
         self._advance = compiled(self._steps(products))
         self._sizes = batching.Sizes(config.batch_size)
@@ -155,37 +163,79 @@ class Solver:
         return keys.normals(self.config.seed, "lanczos", np.asarray(ids), self._size)
 
     def _steps(self, products: Products) -> Callable[..., Any]:
-        """((inputs, candidates, V, A V, counts [B], scales [B]), labels, number) -> the last five, `number` later."""
+        """((inputs, is_active, *state), labels, number) -> the state, at most `number` products later."""
         capacity = self._capacity
         small = 10 * np.finfo(self._dtype.as_numpy_dtype).eps
 
         def advance(rows: tuple[tf.Tensor, ...], labels: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            inputs, *state = rows
+            inputs, is_active, *start = rows
             apply = products(inputs, labels)
+            patience = _FORWARD * tf.cast(tf.shape(is_active)[0], tf.float32)
 
-            def step(k: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                candidates, basis, images, counts, scales = state
-                for _ in range(2):  # twice is enough (Kahan), once is not
-                    candidates -= _combine(_inner(basis, candidates), basis)
-                lengths = _lengths(candidates)
-                grows = (lengths > small * scales) & (counts < capacity)
-                vectors = tf.where(grows[:, None], _over(candidates, lengths), 0.0)
+            def goes_on(k: tf.Tensor, idled: tf.Tensor, stopped: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+                return (k < number) & (idled < patience) & tf.reduce_any(is_active & ~stopped)
+
+            def step(
+                k: tf.Tensor, idled: tf.Tensor, stopped: tf.Tensor, projected: tf.Tensor, *state: tf.Tensor
+            ) -> tuple[tf.Tensor, ...]:
+                candidates, basis, images, counts, scales, is_whole = state
+                grows = ~stopped & ~is_whole & (counts < capacity)
+                vectors = tf.where(grows[:, None], _over(candidates, _lengths(candidates)), 0.0)
                 image = tf.where(grows[:, None], apply(vectors), 0.0)
-                place = tf.one_hot(counts, capacity, dtype=basis.dtype)[:, :, None]
-                basis += place * vectors[:, None]
-                images += place * image[:, None]
+                place = tf.one_hot(counts, capacity, dtype=basis.dtype)
+                basis += place[:, :, None] * vectors[:, None]
+                images += place[:, :, None] * image[:, None]
                 counts += tf.cast(grows, tf.int32)
-                return k + 1, image, basis, images, counts, tf.maximum(scales, _lengths(image))
+                following = image
+                for _ in range(2):  # twice is enough (Kahan), once is not
+                    following -= _combine(_inner(basis, following), basis)
+                scales = tf.maximum(scales, _lengths(image))
+                is_whole |= grows & (_lengths(following) <= small * scales)
+                stopped |= is_whole | (counts == capacity)
+                if self._looks_at_all:
+                    projected = _with_row(projected, place, _inner(basis, image))
+                    stopped |= self._is_within(projected, basis, images, counts)
+                idled += tf.reduce_sum(tf.cast(is_active & stopped, tf.float32))
+                candidates = tf.where(grows[:, None], following, candidates)
+                return k + 1, idled, stopped, projected, candidates, basis, images, counts, scales, is_whole
 
-            return tf.while_loop(lambda k, *_: k < number, step, (0, *state), parallel_iterations=1)[1:]
+            basis, images = start[1:3]
+            projected = tf.matmul(basis, images, transpose_b=True) if self._looks_at_all else tf.zeros([0])
+            first = (0, 0.0, tf.zeros_like(is_active), projected, *start)
+            return tf.while_loop(goes_on, step, first, parallel_iterations=1)[4:]
 
         return advance
 
+    def _is_within(self, projected: tf.Tensor, basis: tf.Tensor, images: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """[B], whether residuals are within the tolerance, as far as the dtype tells; large spaces are seldom asked."""
+        is_asked = tf.equal(counts % (1 + counts // 32), 0) & (counts > 0)
+
+        def look() -> tf.Tensor:
+            filled = tf.reduce_max(counts)
+            some = projected[:, :filled, :filled]
+            # As in `extremes`.
+            bounds = tf.reduce_max(tf.reduce_sum(tf.abs(some), axis=2), axis=1)
+            is_empty = tf.cast(tf.range(filled) >= counts[:, None], some.dtype)
+            shift = -4.0 * is_empty * tf.where(bounds > 0, bounds, 1.0)[:, None]
+            is_finite = tf.math.is_finite(bounds)
+            some = tf.where(is_finite[:, None, None], some + tf.linalg.diag(shift), 0.0)
+            values, vectors = tf.linalg.eigh(some)
+            first, last = filled - tf.maximum(counts, 1), tf.fill(tf.shape(counts), filled - 1)
+            lowest = tf.gather(values, first, axis=1, batch_dims=1)
+            place = self._place(first, last, lowest, values[:, -1], tf.where)
+            value = tf.gather(values, place, axis=1, batch_dims=1)
+            weights = tf.gather(vectors, place, axis=2, batch_dims=1)
+            difference = _combine(weights, images[:, :filled]) - value[:, None] * _combine(weights, basis[:, :filled])
+            return ~is_finite | (_lengths(difference) <= self.config.tolerance * tf.abs(value))
+
+        return is_asked & tf.cond(tf.reduce_any(is_asked), look, lambda: tf.zeros_like(is_asked))
+
     def empty(self, num: int) -> list[np.ndarray]:
-        """Candidates, basis, products, counts and scales of `num` spaces without a vector."""
+        """Next vectors, basis, products, counts, scales, whether it can grow no more; of `num` spaces of no vector."""
         dtype = self._dtype.as_numpy_dtype
         shapes = [(num, self._size), *[(num, self._capacity, self._size)] * 2]
-        return [*(np.zeros(shape, dtype) for shape in shapes), np.zeros(num, np.int32), np.zeros(num, dtype)]
+        rest = (np.int32, dtype, bool)
+        return [*(np.zeros(shape, dtype) for shape in shapes), *(np.zeros(num, one) for one in rest)]
 
     @property
     def size(self) -> int:
@@ -197,10 +247,12 @@ class Solver:
         """Vectors of a space at most."""
         return self._capacity
 
-    def advance(self, inputs: np.ndarray, labels: np.ndarray, state: list[np.ndarray]) -> list[np.ndarray]:
-        """The state some products later."""
-        rows = tuple(tf.constant(array) for array in (inputs, *state))
-        return [t.numpy() for t in self._advance(rows, tf.constant(labels), tf.constant(self.num_between))]
+    def advance(
+        self, inputs: np.ndarray, labels: np.ndarray, is_active: np.ndarray, state: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The state some products later, until it is time to look at it; those that are not active do not count."""
+        rows = tuple(tf.constant(array) for array in (inputs, is_active, *state))
+        return [t.numpy() for t in self._advance(rows, tf.constant(labels), tf.constant(self._num_between))]
 
     def extremes(self, state: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(values, residuals) [B] of a state, in float64 on the host, which every machine has."""
@@ -217,19 +269,20 @@ class Solver:
         projected[:, range(filled), range(filled)] -= 4.0 * empty * np.where(bounds > 0, bounds, 1.0)[:, None]
         values, vectors = np.linalg.eigh(projected)
         rows = np.arange(len(counts))
-        weights = vectors[rows, :, self._place(values, filled - np.maximum(counts, 1))]
+        first, last = filled - np.maximum(counts, 1), np.full(len(counts), filled - 1)
+        place = self._place(first, last, values[rows, first], values[:, -1], np.where)
+        weights = vectors[rows, :, place]
         x, image = (np.einsum("bk,bkn->bn", weights, array) for array in (basis, images))
         squared = np.square(x).sum(axis=1)
         squared = np.where(squared > 0, squared, 1.0)
         value = np.where(is_finite, (x * image).sum(axis=1) / squared, np.nan)
         return value, np.linalg.norm(image - value[:, None] * x, axis=1) / np.sqrt(squared)
 
-    def _place(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """[B], which of ascending eigenvalues [B, k] is wanted; those before `first` are of rows that are empty."""
-        last = np.full(len(values), values.shape[1] - 1)
-        lowest, highest = values[np.arange(len(values)), first], values[:, -1]
-        modulus = np.where(-lowest > highest, first, last)
-        return {"largest": last, "smallest": first, "modulus": modulus}[self._which]
+    def _place(self, first: Any, last: Any, lowest: Any, highest: Any, where: Callable[..., Any]) -> Any:
+        """[B], which of ascending eigenvalues is wanted: the first that is no empty row's, or the last."""
+        if self._which == "modulus":
+            return where(-lowest > highest, first, last)
+        return last if self._which == "largest" else first
 
 
 class _Slots:
@@ -251,15 +304,13 @@ class _Slots:
 
     def advance(self) -> None:
         """Some products for every slot."""
-        self._before = self._state[3]
-        self._state = self._solver.advance(self._inputs, self._labels, self._state)
+        self._state = self._solver.advance(self._inputs, self._labels, self._owner >= 0, self._state)
 
     def harvest(self, found: list[np.ndarray]) -> None:
         """Notes the examples that are done and fills their slots."""
         values, residuals = self._solver.extremes(self._state)
         counts, config = self._state[3], self._solver.config
-        exhausted = (counts - self._before < self._solver.num_between) & (counts < self._solver.capacity)
-        exhausted |= counts == self._solver.size
+        exhausted = self._state[5] | (counts == self._solver.size)
         converged = residuals <= config.tolerance * np.abs(values)
         done = (self._owner >= 0) & (converged | exhausted | (counts == self._solver.capacity))
         rows = np.flatnonzero(done)
@@ -286,6 +337,13 @@ def _inner(basis: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
 
 def _combine(weights: tf.Tensor, basis: tf.Tensor) -> tf.Tensor:
     return tf.linalg.matvec(basis, weights, transpose_a=True)
+
+
+def _with_row(projected: tf.Tensor, place: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """Symmetric [B, k, k] with a further row and column [B, k] where `place` [B, k] is 1."""
+    corner = tf.reduce_sum(place * row, axis=1)[:, None, None]
+    here, there = place[:, :, None], place[:, None, :]
+    return projected + here * row[:, None, :] + there * row[:, :, None] - here * there * corner
 
 
 def _lengths(vectors: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,7 @@ AT_EXAMPLE = "example"
 TANGENT_METRICS = ("tangent_jacobian", "tangent_hessian")
 METRICS = (*pointwise.SPECTRUM_METRICS, *pointwise.OUTPUT_METRICS, *TANGENT_METRICS)
 # Points of so many batches are there at a time: an iteration over points fills the slots of those that are done.
-_BATCHES_AT_ONCE = 8
+_BATCHES_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -106,7 +106,13 @@ class Solver:
 
         size = min(num_outputs, function.input_size)
         self._solver = lanczos.Solver(
-            products, size, function.dtype, "largest", self.config, compiled=function.compiled
+            products,
+            size,
+            function.dtype,
+            "largest",
+            self.config,
+            compiled=function.compiled,
+            looks_at_all=function.is_cheap_to_interrupt,
         )
 
     def run(self, data: Any, *, keys: np.ndarray | None = None) -> OperatorNorms:

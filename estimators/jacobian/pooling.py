@@ -82,12 +82,10 @@ def _mask(operation: tf.Operation, size: int) -> tf.Tensor:
     kept = operation.graph.get_collection_ref(f"mask of {operation.name}")
     if not kept:
         with operation.graph.as_default():
-            num, height, width, channels = operation.outputs[0].shape
-            inputs = operation.inputs[0][:, : height * size, : width * size]
-            windows = tf.reshape(tf.nn.space_to_depth(inputs, size), [num, height, width, size * size, channels])
-            first = tf.one_hot(tf.argmax(windows, axis=3), size * size, axis=3, dtype=inputs.dtype)
-            places = tf.reshape(first, [num, height, width, size * size * channels])
-            mask = tf.nn.depth_to_space(places, size)
+            inputs, outputs = operation.inputs[0], operation.outputs[0]
+            height, width = outputs.shape[1] * size, outputs.shape[2] * size
+            mask = _as_usual(operation, tf.ones_like(outputs))[:, :height, :width]
+            inputs = inputs[:, :height, :width]
             kept.append(tf.where(inputs > 0, mask, 0) if _is_folded(operation.inputs[0].op) else mask)
     return kept[0]
 

@@ -216,7 +216,7 @@ def test_memory_is_bounded():
 def test_progress_is_told():
     function, inputs, labels = networks.case("convolutional")
     told = []
-    where = {"shift": places.Shifts((1,), 4)}
+    where = {"shift": places.Shifts((1,), 8)}
     measuring.measure(function, (inputs, labels), places=where, batch_size=1, progress=lambda *done: told.append(done))
     assert told[-1] == (7, 7)
     assert len(told) == 7
