@@ -21,6 +21,7 @@ import csv
 import io
 import math
 import pathlib
+import sys
 from typing import Any
 
 from absl import flags
@@ -43,20 +44,23 @@ def run(argv: Sequence[str]) -> int:
     places = [part for text in choices.required_list("input", _INPUT.value) for part in text.split(",") if part]
     output = choices.required_path("output", _OUTPUT.value)
     rows: list[aggregation.Row] = []
-    for group in stats_tables.grouped(stats_tables.find(places)):
-        rows += aggregation.rows_of(stats_tables.whole(group))
+    found = [stats_tables.whole(group) for group in stats_tables.grouped(stats_tables.find(places))]
+    for one in found:
+        rows += aggregation.rows_of(one)
     rows = _chosen(rows)
     seeds = aggregation.over_seeds(rows)
     by_network = [row.flat() for row in rows]
-    by_setting = [line for found in seeds for line in found.flat()]
+    by_setting = [line for setting in seeds for line in setting.flat()]
     pathlib.Path(output).absolute().parent.mkdir(parents=True, exist_ok=True)
     files.write_text(f"{output}_networks.csv", _csv(by_network))
     files.write_text(f"{output}_seeds.csv", _csv(by_setting))
     stored = {"networks": [_plain(row) for row in by_network], "seeds": [_plain(row) for row in by_setting]}
     files.write_json(f"{output}.json", {"schema_version": SCHEMA_VERSION, **stored})
-    for found in seeds:
-        if found.first.subset == aggregation.ALL:
-            print(_line(found))
+    for setting in seeds:
+        if setting.first.subset == aggregation.ALL:
+            print(_line(setting))
+    if note := stats_tables.unfinished(found):
+        print(note, file=sys.stderr)
     for name in ("_networks.csv", "_seeds.csv", ".json"):
         print(f"{output}{name}")
     return 0

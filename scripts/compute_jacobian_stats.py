@@ -98,6 +98,12 @@ _AVERAGE = flags.DEFINE_multi_string(
     f"Over the points of each strategy: {', '.join(stats_config.AVERAGES)} (raw: none, values and lengths).",
 )
 _NUM_DIRECTIONS = flags.DEFINE_integer("num_directions", _DEFAULTS.num_directions, "Directions of shift and svd.")
+_NUM_SIGNS = flags.DEFINE_integer(
+    "num_signs",
+    _DEFAULTS.num_signs,
+    "Random signs of each Frobenius norm where there are more than 128 outputs, or with --method=products: it is then "
+    "an estimate, with its standard error in a column of its own.",
+)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", _DEFAULTS.num_samples, "Draws of gaussian, ball, sphere and mixup.")
 _RADIUS = flags.DEFINE_float(
     "radius", _DEFAULTS.radius, "Of ball and sphere, standard deviation of gaussian; in the --units of the inputs."
@@ -207,6 +213,7 @@ def _config() -> stats_config.StatsConfig:
         averages=_names("average", _AVERAGE.value, stats_config.AVERAGES),
         num_directions=_NUM_DIRECTIONS.value,
         num_samples=_NUM_SAMPLES.value,
+        num_signs=_NUM_SIGNS.value,
         radius=_RADIUS.value,
         shift_pixels=choices.integers("shift_pixels", _SHIFT_PIXELS.value),
         svd_sizes=choices.integers("svd_sizes", _SVD_SIZES.value),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import csv
 import io
 import pathlib
+import sys
 
 from absl import flags
 
@@ -72,6 +73,8 @@ def run(argv: Sequence[str]) -> int:
     files.write_text(table, _csv(points, against))
     for curve in dict.fromkeys(point.curve for point in points):
         print(_line(points, curve, against))
+    if note := stats_tables.unfinished(found):
+        print(note, file=sys.stderr)
     print(f"{output}\n{table}")
     return 0
 

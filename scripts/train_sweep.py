@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
     how = _how()
     output = _output()
     runners.check(runner_flags.runner(), how.device)
-    files.write_json(output.with_name(f"{output.name}.json"), _asked_for(networks))
+    _adopt(output, _asked_for(networks))
     pending = networks
     if not how.overwrite:
         pending = [one for one in networks if model_files.finished_result(one.folder, one.settings) is None]
@@ -87,6 +87,22 @@ def run(argv: Sequence[str]) -> int:
     title = f"{networks[0].settings.data_name()}: mean and range of {files.count_text(num_seeds, 'seed')}"
     sweep_figure.draw(output.with_name(f"{output.name}.png"), table, title)
     return _say(table, output)
+
+
+def _adopt(output: pathlib.Path, asked: dict[str, Any]) -> None:
+    """Writes what is asked for; tables of networks that are all there can be made again, but not without a word."""
+    path = output.with_name(f"{output.name}.json")
+    if path.exists():
+        before = files.read_json(path)
+        for name in ("models", "label_noise", "seeds", "shared"):
+            if before.get(name) != asked[name]:
+                print(
+                    f"note: {output}.csv was of another sweep ({name}) and is written anew; its own command, with "
+                    "nothing to train, writes it again, and --output gives each sweep a table of its own",
+                    file=sys.stderr,
+                )
+                break
+    files.write_json(path, asked)
 
 
 def _say(table: list[dict[str, Any]], output: pathlib.Path) -> int:

@@ -45,6 +45,8 @@ class Column:
         details: standard errors, counts of paths and quadrature errors, see `averages.Average`; None without them.
         lengths: [N, M, A] for "raw", of the steps between points; None otherwise.
         num_unconverged: values whose iteration ended above its tolerance.
+        standard_errors: [N] float64 of values at the examples themselves that are estimated from random signs; None of
+            all others (averages over directions have theirs in the details).
     """
 
     metric: str
@@ -55,6 +57,7 @@ class Column:
     details: averages_lib.Average | None = None
     lengths: np.ndarray | None = None
     num_unconverged: int = 0
+    standard_errors: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,7 +242,18 @@ def _at_points(
     for key in parts[0].values:
         values = np.concatenate([part.values[key] for part in parts])
         unconverged = np.concatenate([part.unconverged[key] for part in parts])
-        columns.append(Column(*key, AT_EXAMPLE, "", values[:, 0], num_unconverged=int(unconverged[:, 0].sum())))
+        num_unconverged = int(unconverged[:, 0].sum())
+        deviations = [part.standard_errors[key][:, 0] for part in parts if key in part.standard_errors]
+        columns.append(
+            Column(
+                *key,
+                AT_EXAMPLE,
+                "",
+                values[:, 0],
+                num_unconverged=num_unconverged,
+                standard_errors=np.concatenate(deviations) if deviations else None,
+            )
+        )
         first = 1
         for name, place in places.items():
             shape = (len(values), place.num_directions, place.num_anchors)
@@ -247,7 +261,7 @@ def _at_points(
             lengths = np.concatenate([part.lengths[name] for part in parts])
             at_example = np.broadcast_to(values[:, :1, None], (*shape[:2], 1))
             along = np.concatenate([at_example, values[:, here].reshape(shape)], axis=2)
-            num = int(unconverged[:, 0].sum() + unconverged[:, here].sum())
+            num = num_unconverged + int(unconverged[:, here].sum())
             columns += [_averaged(key, name, average, along, lengths, num) for average in averages]
     return columns
 
@@ -258,6 +272,7 @@ class _Part:
 
     values: dict[pointwise.Key, np.ndarray]
     unconverged: dict[pointwise.Key, np.ndarray]
+    standard_errors: dict[pointwise.Key, np.ndarray]
     lengths: dict[str, np.ndarray]
 
     @classmethod
@@ -274,12 +289,17 @@ class _Part:
         inputs = np.concatenate(points, axis=1)
         num = inputs.shape[1]
         owners = np.stack([np.repeat(batch.ids, num), np.tile(np.arange(num), len(batch))], axis=1)
-        values, unconverged = evaluator.values(inputs.reshape([-1, *shape]), np.repeat(batch.labels, num), owners)
+        at_points = evaluator.run(inputs.reshape([-1, *shape]), np.repeat(batch.labels, num), owners)
 
         def rows(flat: dict[pointwise.Key, np.ndarray]) -> dict[pointwise.Key, np.ndarray]:
             return {key: array.reshape([-1, num]) for key, array in flat.items()}
 
-        return cls(rows(values), rows(unconverged), {name: one.lengths for name, one in found.items()})
+        return cls(
+            rows(at_points.values),
+            rows(at_points.unconverged),
+            rows(at_points.standard_errors),
+            {name: one.lengths for name, one in found.items()},
+        )
 
 
 def _averaged(

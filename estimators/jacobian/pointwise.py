@@ -22,6 +22,21 @@ Key = tuple[str, str]
 _Values = dict[Key, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Metrics of n points by metric and normalisation.
+
+    Attributes:
+        values: [n] float64.
+        unconverged: [n] bool, whether an iteration ended above its tolerance.
+        standard_errors: [n] float64, of those that are estimated from random signs; the others are not there.
+    """
+
+    values: _Values
+    unconverged: _Values
+    standard_errors: _Values
+
+
 def choose(num_outputs: int, metrics: Sequence[str], sizes: Sequence[int], method: str) -> str:
     """The method, "gram" or "products", that takes fewer passes; an estimate replaces exact values for large K alone.
 
@@ -99,7 +114,7 @@ class Evaluator:
             for name in names
         }
 
-    def values(self, inputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> tuple[_Values, _Values]:
+    def run(self, inputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> Found:
         """Metrics of points.
 
         Args:
@@ -107,28 +122,27 @@ class Evaluator:
             labels: [n] int64.
             owners: [n, m] integers that random vectors of a point belong to.
 
-        Returns:
-            (values [n] float64, whether an iteration ended above its tolerance [n] bool), by metric and normalisation.
-
         Raises:
             NotFiniteError: a value is no number.
         """
         points = examples.Examples(inputs, labels)
         found: _Values = {}
         unconverged: _Values = {}
+        deviations: _Values = {}
         if self._by_gram and self._of_spectrum:
             logits = self._spectra(points, found)
         else:
             batches = self._sizes_of_batches.batches(points) if self._of_outputs else ()
             logits = [self._outputs(batch.inputs, batch.labels).numpy()[:count] for batch, count in batches]
-            self._products(points, owners, found, unconverged)
+            self._products(points, owners, found, unconverged, deviations)
         if self._of_outputs:
             found |= self._output_metrics(np.concatenate(logits), labels)
         for key, values in found.items():
             # A condition number, or the rank of a Jacobian that is 0, may not be defined.
             if key[0] not in ("stable_rank", "condition_number"):
                 operator_norms.check_finite(values, owners[:, 0], key[0])
-        return found, {key: unconverged.get(key, np.zeros(len(inputs), bool)) for key in found}
+        unconverged = {key: unconverged.get(key, np.zeros(len(inputs), bool)) for key in found}
+        return Found(found, unconverged, deviations)
 
     def _spectra(self, points: examples.Examples, found: _Values) -> list[np.ndarray]:
         parts: dict[Key, list[np.ndarray]] = {}
@@ -151,7 +165,9 @@ class Evaluator:
         found |= {key: np.concatenate(rows) for key, rows in parts.items()}
         return all_logits
 
-    def _products(self, points: examples.Examples, owners: np.ndarray, found: _Values, unconverged: _Values) -> None:
+    def _products(
+        self, points: examples.Examples, owners: np.ndarray, found: _Values, unconverged: _Values, deviations: _Values
+    ) -> None:
         for name in self._names:
             # The two norms of a single row are the same number.
             by_norm = [m for m in self._of_spectrum if m == "jacobian_operator_norm" or self._sizes[name] == 1]
@@ -160,7 +176,9 @@ class Evaluator:
                 found |= {(metric, name): norms.values for metric in by_norm}
                 unconverged |= {(metric, name): ~norms.converged for metric in by_norm}
             if "jacobian" in self._of_spectrum and "jacobian" not in by_norm:
-                found["jacobian", name] = self._estimators[name].run(points, owners=owners).values
+                estimated = self._estimators[name].run(points, owners=owners)
+                found["jacobian", name] = estimated.values
+                deviations["jacobian", name] = estimated.standard_errors
 
     def _output_metrics(self, logits: np.ndarray, labels: np.ndarray) -> _Values:
         rows = np.arange(len(labels))

@@ -169,7 +169,9 @@ def _array(values: Any) -> Any:
 
 def _on_images(source: source_config.SourceConfig, model: Any, data: dataset_lib.Dataset) -> targets.Target:
     """The target of a model that is given images as the data set normalises them."""
-    normalise, predict = judging.normaliser(data), targets.inference(model)
+    dtypes = {parameter.variable.dtype for parameter in parameters.of(model)}
+    dtype = "float64" if dtypes == {tf.float64} else "float32"
+    normalise, predict = judging.normaliser(data, dtype), targets.inference(model)
     return _target(source, model, source.weight_decay or 0.0, predict=lambda images: predict(normalise(images)))
 
 

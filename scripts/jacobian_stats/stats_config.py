@@ -57,6 +57,7 @@ class StatsConfig:
         averages: some of `AVERAGES`, over the points of each strategy.
         num_directions: of "shift" and "svd".
         num_samples: draws of the random strategies.
+        num_signs: random signs that a Frobenius norm is estimated from where there are more than 128 outputs.
         radius: standard deviation of "gaussian", radius of "ball" and "sphere", in units of the inputs.
         shift_pixels: how far "shift" moves images, growing.
         svd_sizes: how many singular values "svd" removes, growing.
@@ -86,6 +87,7 @@ class StatsConfig:
     averages: tuple[str, ...] = ("euclidean",)
     num_directions: int = 4
     num_samples: int = 8
+    num_signs: int = 64
     radius: float = 0.1
     shift_pixels: tuple[int, ...] = (1, 2, 3, 4)
     svd_sizes: tuple[int, ...] = (5, 10, 15, 20, 22, 25)
@@ -130,6 +132,7 @@ class StatsConfig:
         for name, least in (
             ("num_directions", 1),
             ("num_samples", 1),
+            ("num_signs", 2),
             ("skip", 0),
             ("num_examples", 1),
             ("batch_size", 1),

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from heldout.running import settings
+from heldout.training import model_files
 from scripts.jacobian_stats import stats_config
 from zoo import errors, files, npz
 
@@ -31,6 +32,10 @@ FOLDER_NAME = "jacobian_stats"
 DEFAULT_NAME = "networks"
 SETTINGS_NAME = "stats.json"
 METADATA_KEY = b"heldout.jacobian_stats"
+# Among the facts of a network of train_model: one of `model_files.OUTCOMES`, or this. No value depends on it.
+OUTCOME = "outcome"
+UNFINISHED = "unfinished"
+NO_END = (UNFINISHED, model_files.DIVERGED)
 # As `parts_folder`, `table_path` and `stats_published.path` make them.
 _RESULT_NAME = re.compile(r"\.parts-.+|.+_n\d+_lr.+_epochs.+_epoch-\d+_\d+-of-\d+\.(parquet|json)")
 LABELS = ("id", "label", "clean_label", "epoch")
@@ -63,6 +68,11 @@ class Column:
     def name(self) -> str:
         """metric__normalisation__place__average, without what there is none of."""
         return column_name(self.metric, self.normalisation, self.place, self.average, self.target_logit_only)
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether values at the examples themselves come from random signs; averages have errors of another kind."""
+        return bool(self.details) and not self.average
 
     def to_json(self) -> dict[str, Any]:
         """As JSON gives it back."""

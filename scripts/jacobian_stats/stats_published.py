@@ -32,7 +32,7 @@ def content(table: stats_files.Table, column: stats_files.Column, arrays: Mappin
         "sample_ids": arrays["id"].tolist(),
         "targets": arrays["label"].tolist(),
         "ground_truths": arrays["clean_label"].tolist(),
-        "stats": [[value if np.isfinite(value) else None for value in row] for row in stats.tolist()],
+        "stats": [_listed(row) for row in stats],
         "metadata": {
             "schema_version": stats_files.SCHEMA_VERSION,
             "model": facts["model"],
@@ -53,12 +53,18 @@ def content(table: stats_files.Table, column: stats_files.Column, arrays: Mappin
             "average": column.average,
             "num_directions": config["num_directions"],
             "num_samples": config["num_samples"],
+            "num_signs": config["num_signs"] if column.is_estimated else None,
+            "standard_errors": _listed(arrays[column.details[0]]) if column.is_estimated else None,
             "radius": config["radius"],
             "unit": column.unit,
             "columns": list(column.parts),
             "num_unconverged": column.num_unconverged,
         },
     }
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 def write(folder: pathlib.Path, table: stats_files.Table, arrays: Mapping[str, np.ndarray]) -> list[pathlib.Path]:

@@ -31,7 +31,8 @@ def line(
         else:
             largest = int(np.nanargmax(values))
             where = f"{values[largest]:.4g} (id {arrays['id'][largest]})"
-            texts.append(f"{column.name} mean {np.nanmean(values):.4g}, largest {where}")
+            how = " (estimated from random signs)" if column.is_estimated else ""
+            texts.append(f"{column.name}{how} mean {np.nanmean(values):.4g}, largest {where}")
     if len(texts) > _MOST_COLUMNS:
         texts = [*texts[:_MOST_COLUMNS], f"{len(texts) - _MOST_COLUMNS} more"]
     shard = "" if table.shard == (1, 1) else f", shard {table.shard[0]}/{table.shard[1]}"

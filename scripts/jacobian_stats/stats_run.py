@@ -70,7 +70,7 @@ class Measurement:
         _check_places(config, self._split)
         if config.units == stats_config.PIXELS and source.mean is None:
             raise errors.InvalidValueError("--units=pixels: this model's inputs are no images of a data set")
-        facts = {name: fact for name, fact in source.facts.items() if name != stats_sources.OUTCOME}
+        facts = {name: fact for name, fact in source.facts.items() if name != stats_files.OUTCOME}
         self.identity = {"settings": config.identity(), "source": _plain(facts)}
         self._digest = stats_files.digest(self.identity)
         self._measurer: measuring.Measurer | None = None
@@ -246,6 +246,7 @@ class Measurement:
             jitter=jitter,
             method=config.method,
             config=lanczos.Config(tolerance=config.tolerance, seed=config.mc_sample_seed),
+            num_samples=config.num_signs,
             batch_size=config.batch_size,
             memory_limit_mb=config.memory_limit_mb,
         )
@@ -346,6 +347,8 @@ def _numbered(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
 def _details(name: str, column: measuring.Column) -> dict[str, np.ndarray]:
     if column.lengths is not None:
         return _numbered(f"{name}__length", column.lengths)
+    if column.standard_errors is not None:
+        return {f"{name}__standard_error": column.standard_errors}
     found: averages.Average | None = column.details
     if found is None:
         return {}

@@ -18,16 +18,13 @@ from heldout.datasets import random_images
 from heldout.experiments import label_noise
 from heldout.training import model_data, model_files, model_runs
 from scripts.attribution import model_sources, run_models, source_config
-from scripts.jacobian_stats import stats_config, stats_rows, stats_weights
+from scripts.jacobian_stats import stats_config, stats_files, stats_rows, stats_weights
 from zoo import checkpoints, errors, layout
 
 Scope = Callable[[], contextlib.AbstractContextManager[Any]]
 _OWN_EPOCH = 0
 # Of a data set's pixels.
 _PIXEL_RANGE = (0.0, 1.0)
-# Among the facts of a network of train_model: one of `model_files.OUTCOMES`, or this. No value depends on it.
-OUTCOME = "outcome"
-UNFINISHED = "unfinished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,13 +180,14 @@ def _of_model_run(source: stats_config.SourceConfig, scope: Scope) -> Source:
     model, dataset, setting, seed = home.parts[-4:]
     settings = run.settings.to_json()
     result = model_files.read_result(run.directory)
-    outcome = UNFINISHED if result is None else result["outcome"]
+    outcome = stats_files.UNFINISHED if result is None else result["outcome"]
     is_real = run.settings.random_data == random_images.NONE
     return Source(
         (model, dataset, setting),
         seed.removeprefix("seed-"),
         home,
-        {"kind": "train_model", "model": model, "dataset": dataset, OUTCOME: outcome} | _of_settings(settings),
+        {"kind": "train_model", "model": model, "dataset": dataset, stats_files.OUTCOME: outcome}
+        | _of_settings(settings),
         [Checkpoint(one.epoch, one.step, one.prefix, stats_weights.digest(one.prefix)) for one in found],
         restore,
         split,
@@ -205,7 +203,7 @@ def _of_model_run(source: stats_config.SourceConfig, scope: Scope) -> Source:
 
 def _objection(home: pathlib.Path, outcome: str) -> str:
     """Why the last checkpoint of a network is not that of a finished training; empty where it is."""
-    if outcome == UNFINISHED:
+    if outcome == stats_files.UNFINISHED:
         return f"{home}: has no {model_files.RESULT_NAME}, so its training has not ended; train it to its end"
     return f"{home}: its training diverged; leave it out" if outcome == model_files.DIVERGED else ""
 
@@ -313,9 +311,10 @@ def _of_user(source: stats_config.SourceConfig, scope: Scope) -> Source:
     data, predict, mean, deviation = found.pictures, found.target.predict, None, None
     normalise: Callable[[np.ndarray], np.ndarray] = np.asarray
     if data is not None:
-        normalise = data.normalise
+        dtype = found.target.dtype.as_numpy_dtype if found.target.dtype == tf.float64 else np.float32
+        normalise = lambda images: data.normalise(images, dtype)  # noqa: E731
         mean, deviation = _channels(data)
-        shift, factor = (tf.constant(x, tf.float32) for x in (mean, deviation))
+        shift, factor = (tf.constant(x, dtype) for x in (mean, deviation))
         of_stored, scale = found.target.predict, data.scale
         # The target takes images as they are stored.
         predict = lambda inputs: of_stored((inputs * factor + shift) * scale)  # noqa: E731

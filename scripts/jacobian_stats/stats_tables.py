@@ -124,6 +124,15 @@ def joined(tables: Sequence[Stored]) -> Whole:
     return Whole(table, arrays, tuple(one.path for one in tables))
 
 
+def unfinished(found: Iterable[Whole]) -> str:
+    """A line on tables that were measured before a training had ended, or of one that diverged; empty without any."""
+    outcomes = [str(one.table.source.get(stats_files.OUTCOME)) for one in found]
+    wrong = sorted({outcome for outcome in outcomes if outcome in stats_files.NO_END})
+    num = sum(outcome in stats_files.NO_END for outcome in outcomes)
+    what = f"note: {num} of {len(outcomes)} tables are of networks whose training is {' or '.join(wrong)}"
+    return what if num else ""
+
+
 def _check_alike(tables: Sequence[Stored]) -> None:
     first = tables[0]
     for other in tables[1:]:

@@ -53,6 +53,17 @@ def test_every_network_has_a_row(swept):
     assert (asked["models"], asked["seeds"]) == (["conv5_1", "conv5_2"], [0, 1])
 
 
+def test_a_table_of_another_sweep_is_not_replaced_without_a_word(swept, tmp_path):
+    root, first = swept
+    assert "note:" not in first.stderr
+    output = f"--output={tmp_path / 'some'}"
+    narrow = (*_QUICK, "--widths=1", "--label_noise=0", "--seeds=0", f"--save_dir={root}", output)
+    assert "note:" not in start(*narrow).stderr
+    again = start(*narrow[:-4], "--widths=1", "--label_noise=0.2", *narrow[-3:])
+    assert f"note: {tmp_path / 'some'}.csv was of another sweep (label_noise)" in again.stderr
+    assert again.returncode == 0
+
+
 def test_again_only_what_is_missing_is_trained(swept):
     root, _ = swept
     before = table(root)

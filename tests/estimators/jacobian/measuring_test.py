@@ -96,7 +96,14 @@ def test_frobenius_norms_by_products_and_iterations_that_end_early():
     np.testing.assert_allclose(
         found.column("jacobian", "none").values, exact.column("jacobian", "none").values, rtol=0.2
     )
+    estimated = found.column("jacobian", "none")
+    assert estimated.standard_errors is not None
+    wrong = np.abs(estimated.values - exact.column("jacobian", "none").values)
+    assert (wrong < 5 * estimated.standard_errors).all()
+    assert wrong.max() > 0.05 * estimated.standard_errors.max()
+    assert exact.column("jacobian", "none").standard_errors is None
     one = ("jacobian", "crossentropy")
+    assert found.column(*one).standard_errors is None
     np.testing.assert_allclose(found.column(*one).values, exact.column(*one).values, rtol=1e-10)
     assert found.column("jacobian_operator_norm", "none").num_unconverged == 7
     assert found.column("jacobian_operator_norm", "crossentropy").num_unconverged == 0

@@ -1,5 +1,6 @@
 """Networks of train_model, runs of zoos and models of one's own have the right splits, labels and units."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,7 +12,15 @@ import tensorflow as tf
 from estimators.jacobian import tangents
 from heldout.datasets import random_images
 from heldout.training import model_files, model_runs
-from scripts.jacobian_stats import aggregation, stats_config, stats_files, stats_run, stats_sources
+from scripts.jacobian_stats import (
+    aggregation,
+    stats_config,
+    stats_files,
+    stats_published,
+    stats_report,
+    stats_run,
+    stats_sources,
+)
 from tests import cases
 from tests.scripts.jacobian_stats import networks
 from zoo import errors, layout
@@ -40,7 +49,7 @@ class Flat(Linear):
     """The mean of an image, ten times."""
 
     def __call__(self, images):
-        return tf.reduce_mean(images, axis=(1, 2)) * tf.range(1.0, 11.0)
+        return tf.reduce_mean(images, axis=(1, 2)) * tf.range(1.0, 11.0, dtype=images.dtype)
 
 
 def flat():
@@ -132,6 +141,43 @@ def test_a_model_of_ones_own_is_given_images_as_the_data_set_normalises_them(tmp
     truth = np.sqrt(np.sum(np.arange(1, 11) ** 2) / 64)
     np.testing.assert_allclose(found.arrays["jacobian"], np.full(60, truth), rtol=1e-5)
     assert source.group[1] == "npz-tiny.npz"
+
+
+class Precise(tf.Module):
+    """Ten numbers of an image, in float64 alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(np.random.default_rng(0).normal(size=(64, 10)))
+
+    def __call__(self, images):
+        return tf.matmul(tf.reshape(images, [-1, 64]), self.weights)
+
+
+def precise():
+    return Precise()
+
+
+def test_a_float64_model_of_ones_own_is_given_images_in_float64(tmp_path):
+    name = cases.tiny_digits_npz(tmp_path / "tiny.npz")
+    source = stats_sources.load(stats_config.SourceConfig(model=f"{_THIS}:precise", dataset=name))
+    found = stats_run.Measurement(stats_config.StatsConfig(), source, tmp_path / "out").run((1, 1))[0]
+    truth = np.linalg.norm(np.random.default_rng(0).normal(size=(64, 10)), 2)
+    np.testing.assert_allclose(found.arrays["jacobian_operator_norm"], np.full(60, truth), rtol=1e-12)
+
+
+def test_frobenius_norms_from_random_signs_say_so(tmp_path):
+    exact = measured(tmp_path / "exact", metrics=("jacobian",))
+    assert [name for name in exact.arrays if name.endswith("standard_error")] == []
+    found = measured(tmp_path / "signs", metrics=("jacobian",), method="products", num_signs=400)
+    wrong = np.abs(found.arrays["jacobian"] - exact.arrays["jacobian"])
+    deviations = found.arrays["jacobian__standard_error"]
+    assert (wrong < 5 * deviations).all()
+    assert wrong.max() > 0
+    (column,) = found.table.columns
+    published = json.loads(stats_published.path(tmp_path / "signs", found.table, column).read_text())["metadata"]
+    assert (published["num_signs"], published["standard_errors"]) == (400, deviations.tolist())
+    assert "jacobian (estimated from random signs) mean" in stats_report.line(*found)["text"]
 
 
 def test_variables_that_are_not_trained_are_part_of_the_weights(tmp_path, monkeypatch):

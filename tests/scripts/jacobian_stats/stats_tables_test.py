@@ -114,6 +114,22 @@ def test_networks_epochs_and_splits_are_apart(tmp_path):
     assert [len(group) for group in groups] == [2] * 5
 
 
+def test_tables_of_trainings_without_an_end_are_told_of(tmp_path):
+    found = []
+    for number, outcome in enumerate(("finished", "unfinished", "diverged", "unfinished")):
+        what = tables.table(facts={"outcome": outcome})
+        tables.write(tmp_path / str(number), what, tables.arrays(range(10)))
+        found.append(joined(tmp_path / str(number)))
+    told = "note: 3 of 4 tables are of networks whose training is diverged or unfinished"
+    assert stats_tables.unfinished(found) == told
+    assert stats_tables.unfinished(found[:1]) == ""
+    command = [sys.executable, "-m", "scripts.aggregate_jacobian_stats", f"--input={tmp_path / '1'}"]
+    result = subprocess.run(
+        [*command, f"--output={tmp_path / 'out'}"], capture_output=True, text=True, cwd=_ROOT, check=True
+    )
+    assert "note: 1 of 1 tables" in result.stderr
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(errors.MissingFileError, match="no such file or folder"):
         stats_tables.find([str(tmp_path / "gone")])
