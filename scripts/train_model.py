@@ -39,8 +39,8 @@ _SHARED_FLAGS = ("dataset", "data_dir", "device", *network_flags.NAMES)
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Architecture, with a width behind those that have one: conv5_16, resnet18_64, resnet34_8, vgg11_16, vit_32; mlp, "
-    "lenet, small_inception, resnet50; or module:callable for one of your own.",
+    "Architecture, with a width behind those that have one: conv5_16, resnet18_64, resnet34_8, vgg11_16, vit_32, "
+    "small_inception_24; mlp, lenet, resnet50; or module:callable for one of your own.",
 )
 _LABEL_NOISE = flags.DEFINE_string(
     "label_noise",

@@ -38,8 +38,8 @@ _SHARED_FLAGS = ("dataset", "data_dir", "device", *network_flags.NAMES, *runner_
 _MODEL = flags.DEFINE_list(
     "model",
     None,
-    "Architectures, to which --widths are added: conv5, resnet18, resnet34, vgg11, vit; one with a width of its own "
-    "(conv5_16), or without any, is taken once as it is.",
+    "Architectures, to which --widths are added: conv5, resnet18, resnet34, vgg11, vit, small_inception; one with a "
+    "width of its own (conv5_16), or without any, is taken once as it is.",
 )
 _WIDTHS = flags.DEFINE_string("widths", "", "Widths of the architectures: 1,2,4,8.")
 _LABEL_NOISE = flags.DEFINE_list(

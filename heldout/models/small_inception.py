@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import sonnet as snt
 import tensorflow as tf
 
+from heldout.models import widths
+
+_PUBLISHED_WIDTH = 96
 _STAGE1 = ((32, 32), (32, 48))
 _STAGE2 = ((112, 48), (96, 64), (80, 80), (48, 96))
 _STAGE3 = ((176, 160), (176, 160))
@@ -74,18 +77,29 @@ class SmallInception(snt.Module):
         num_classes: number of logits K.
         large_inputs: the variant for images of about 224 pixels: conv1 is 7x7 with stride 2, followed by a 3x3 max
             pool of stride 2. The variables have the same names; only the shape of conv1's kernel differs.
+        width: channels of conv1; all others in proportion, rounded, at least 1. The published one is 96.
+
+    Raises:
+        InvalidValueError: the width is no whole number above 0.
 
     Attributes:
         large_inputs: see the argument.
     """
 
-    def __init__(self, num_classes: int, large_inputs: bool = False, name: str | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        large_inputs: bool = False,
+        width: int = _PUBLISHED_WIDTH,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
+        widths.check(width)
         self.large_inputs = large_inputs
-        self.conv1 = ConvBNReLU(96, 7, stride=2) if large_inputs else ConvBNReLU(96, 3)
-        self.stage1 = Stage(_STAGE1, downsample=160)
-        self.stage2 = Stage(_STAGE2, downsample=240)
-        self.stage3 = Stage(_STAGE3, downsample=None)
+        self.conv1 = ConvBNReLU(width, 7, stride=2) if large_inputs else ConvBNReLU(width, 3)
+        self.stage1 = Stage(_scaled(_STAGE1, width), downsample=_scaled_number(160, width))
+        self.stage2 = Stage(_scaled(_STAGE2, width), downsample=_scaled_number(240, width))
+        self.stage3 = Stage(_scaled(_STAGE3, width), downsample=None)
         self._pred = snt.Linear(num_classes)
 
     def __call__(self, images: tf.Tensor, is_training: bool) -> tf.Tensor:
@@ -109,3 +123,11 @@ class SmallInception(snt.Module):
     def prediction(self) -> snt.Linear:
         """The last layer, from pooled features to logits."""
         return self._pred
+
+
+def _scaled_number(num_channels: int, width: int) -> int:
+    return max(1, round(num_channels * width / _PUBLISHED_WIDTH))
+
+
+def _scaled(blocks: Sequence[tuple[int, int]], width: int) -> list[tuple[int, int]]:
+    return [(_scaled_number(first, width), _scaled_number(second, width)) for first, second in blocks]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from heldout.models import registry, small_inception
 from tests.heldout.models import golden
-from zoo import checkpoints
+from zoo import checkpoints, errors
 
 # float32 sums in another order differ by about 1e-6 of the largest logit; a wrong stride, epsilon, order of branches
 # or kind of pooling by 1e-2 and more.
@@ -19,6 +19,23 @@ def test_it_is_the_published_network(num_classes):
     model = registry.build("small_inception", num_classes, tuple(listing["input_shape"][1:]))
     assert golden.shapes(model) == listing["variables"]
     assert golden.relative_logit_error(model, listing) < _RELATIVE_TOLERANCE
+
+
+def test_of_half_the_width_all_numbers_of_channels_are_halved():
+    expected = golden.read("small_inception_10")["variables"]
+    for name, shape in expected.items():
+        # Images keep their channels, logits their number.
+        expected[name] = [n if n in (1, 3, 10) else n // 2 for n in shape]
+    assert golden.shapes(registry.build("small_inception_48", 10, (32, 32, 3))) == expected
+    narrow = registry.build("small_inception_1", 10, (32, 32, 3))
+    assert min(min(variable.shape) for variable in narrow.trainable_variables) == 1
+    assert narrow(tf.zeros([2, 32, 32, 3]), is_training=True).shape == (2, 10)
+
+
+@pytest.mark.parametrize("width", [0, -3, 2.5])
+def test_bad_widths(width):
+    with pytest.raises(errors.InvalidValueError, match=f"width {width}"):
+        small_inception.SmallInception(10, width=width)
 
 
 def test_a_written_checkpoint_has_exactly_the_listed_keys(tmp_path):
