@@ -163,7 +163,8 @@ def _cg(folder: pathlib.Path, problem: Arrays) -> dict[str, Any]:
             continue
         solved = some | {"vectors": vectors, "solutions": found["solutions"]}
         residuals = _ours(folder, "residuals", solved, settings)["residuals"]
-        figures[name] = _seconds(found, "solve") | {"largest_residual": float(residuals.max())}
+        asked = {"asked_for": _BLOCKS["tolerance"] if name == "pydvl_blocks" else settings["tolerance"]}
+        figures[name] = _seconds(found, "solve") | {"largest_residual": float(residuals.max())} | asked
         if name != "ours":
             figures["times_faster"][name] = _ratios(figures["ours"], figures[name])
     return figures

@@ -47,7 +47,7 @@ _RECIPE = flags.DEFINE_string(
 _ARCH = flags.DEFINE_string(
     "arch",
     "mlp",
-    "Architecture: mlp, lenet, small_inception, resnet50; conv5, resnet18, resnet34, vgg11, vgg13, vgg16, vgg19, vit, "
+    "Architecture: mlp, lenet, resnet50; conv5, resnet18, resnet34, vgg11, vgg13, vgg16, vgg19, vit, small_inception, "
     "also with a width as in resnet18_16; or module:callable for one of your own.",
 )
 _ARCH_OPTIONS = flags.DEFINE_string(

@@ -93,7 +93,10 @@ def _adopt(output: pathlib.Path, asked: dict[str, Any]) -> None:
     """Writes what is asked for; tables of networks that are all there can be made again, but not without a word."""
     path = output.with_name(f"{output.name}.json")
     if path.exists():
-        before = files.read_json(path)
+        try:
+            before = files.read_json(path)
+        except errors.DamagedFileError:
+            before = {}
         for name in ("models", "label_noise", "seeds", "shared"):
             if before.get(name) != asked[name]:
                 print(

@@ -72,8 +72,11 @@ class ConjugateGradientSolver:
 
         Raises:
             SolverError: C + damping I is not positive along a direction.
+            NotFiniteError: a right-hand side is.
         """
         vectors = solutions.check_vectors(vectors, self._operator.size)
+        if not bool(tf.reduce_all(tf.math.is_finite(vectors))):
+            raise errors.NotFiniteError("a right-hand side is not finite; check the losses that it is a gradient of")
         found = [self._solve_block(vectors[k : k + self._block]) for k in range(0, vectors.shape[0], self._block)]
         return solutions.Solution(
             values=tf.concat([one.values for one in found], axis=0),
@@ -90,8 +93,9 @@ class ConjugateGradientSolver:
         # Rounding parts the recurrence from the true residual: it begins again with what is left, while that helps.
         while iterations < self._max_iterations and (residuals > self._tolerance).any():
             remainder = vectors - self._products(values) if iterations else vectors
-            # Threads of BLAS that wait for more work would take the processors from TensorFlow's.
-            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            # Threads of BLAS that wait for more work would take the processors from TensorFlow's, if those compute.
+            accelerators = [device for kind in ("GPU", "TPU") for device in tf.config.list_logical_devices(kind)]
+            with threadpoolctl.threadpool_limits(None if accelerators else 1, user_api="blas"):
                 step, rounds = self._round(remainder, vectors, self._max_iterations - iterations)
             num_products += rounds * vectors.shape[0] + (vectors.shape[0] if iterations else 0)
             iterations += rounds
@@ -164,7 +168,8 @@ def _add_combined(matrix: np.ndarray, rows: np.ndarray, to: np.ndarray) -> None:
     """Adds a float64 matrix times rows of any dtype to other rows, in one pass over them."""
     (multiply,) = scipy.linalg.get_blas_funcs(["gemm"], [rows])
     # BLAS reads rows as the columns of the transposed product.
-    multiply(1.0, rows.T, matrix.T.astype(rows.dtype), beta=1.0, c=to.T, overwrite_c=True)
+    found = multiply(1.0, rows.T, matrix.T.astype(rows.dtype), beta=1.0, c=to.T, overwrite_c=True)
+    assert np.shares_memory(found, to), "rows must lie one after the other, or nothing is added to them"
 
 
 def _orthonormal(rows: np.ndarray, out: np.ndarray) -> np.ndarray:

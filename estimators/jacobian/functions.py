@@ -9,6 +9,7 @@ have Jacobians 1 / std times larger by pixels in [0, 1]; `of_pixels` measures th
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,8 @@ from estimators import parameters as parameters_lib
 from estimators.jacobian import normalisations
 
 _NUM_PROBED = 3
+_DEAR = 1e8
+_OF_PRODUCTS = ("Conv1D", "Conv2D", "Conv3D", "MatMul")
 # By bytes of a number: sums of many terms differ in their order.
 _TOLERANCE = {4: 1e-3, 8: 1e-8}
 
@@ -52,9 +55,28 @@ class Function:
         return math.prod(self.input_shape)
 
     @property
-    def is_cheap_to_interrupt(self) -> bool:
-        """Whether it is computed operation by operation on processors, where small ones in between cost nothing."""
-        return not (self.jit_compile or tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    def is_dear(self) -> bool:
+        """Whether a pass takes long beside the eigenvalues of a small matrix that are found in between.
+
+        Where operations are computed one by one on processors, and there are 1e8 floating-point ones to an example.
+        """
+        if self.jit_compile or tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
+            return False
+        return self._num_operations >= _DEAR
+
+    @functools.cached_property
+    def _num_operations(self) -> int:
+        """Floating-point operations of the convolutions and matrix products of one example's forward pass, roughly."""
+        specification = tf.TensorSpec([1, *self.input_shape], self.dtype)
+        graph = tf.function(self.predict, autograph=False).get_concrete_function(specification).graph
+        total = 0
+        for operation in graph.get_operations():
+            if operation.type in _OF_PRODUCTS:
+                made, read = operation.outputs[0].shape, operation.inputs[1].shape
+                if made.is_fully_defined() and read.is_fully_defined():
+                    # Each number that is made is a sum over all but the last axis of a filter or matrix.
+                    total += 2 * math.prod(made) * math.prod(read[:-1])
+        return total
 
     def of_pixels(self, mean: Any, standard_deviation: Any) -> "Function":
         """The same network as a function of pixels, which it takes as (pixels - mean) / standard_deviation.

@@ -52,7 +52,7 @@ def eigenvalues(
         which,
         config or lanczos.Config(max_steps=_MAX_STEPS),
         compiled=function.compiled,
-        looks_at_all=function.is_cheap_to_interrupt,
+        looks_at_all=function.is_dear,
     )
     found = solver.run(data.inputs, data.labels, data.ids)
     operator_norms.check_finite(found.values, data.ids, "the top eigenvalue")

@@ -40,11 +40,11 @@ class Config:
     """When to stop.
 
     Attributes:
-        tolerance: relative: residual <= tolerance times |value|, never an absolute number. The error of an operator
-            norm is about half of it: by default below 1e-4, rounding in float32 included.
+        tolerance: relative: residual <= tolerance times |value|, never an absolute number. A singular value lies
+            within about half of it: by default within 1e-4, rounding in float32 included.
         max_steps: products at most; also how many vectors are kept, twice.
-        check_every: products from one look at the residual to the next, where a look is dear: on accelerators and with
-            XLA. Elsewhere every product is looked at.
+        check_every: products from one look at the residual to the next; where they are dear beside a look, see
+            `functions.Function.is_dear`, each of the first 31 is looked at, every second then, and so on.
         batch_size: examples at a time.
         seed: of the start vectors, with the example's id.
     """
@@ -130,7 +130,7 @@ class Solver:
             raise errors.InvalidArgumentError(f"which={which!r}: expected one of {', '.join(WHICH)}")
         self._size, self._dtype, self._which, self.config = size, dtype, which, config
         self._capacity = min(config.max_steps, size)
-        self._looks_at_all = looks_at_all
+        self.looks_at_all = looks_at_all
         self._num_between = min(_MOST_BETWEEN if looks_at_all else config.check_every, self._capacity)
         compiled = compiled or (lambda compute: sharding.rows(None, compute))
         self._advance = compiled(self._steps(products))
@@ -145,8 +145,8 @@ class Solver:
             ids: [N] or [N, m] integers, what start vectors belong to.
 
         Returns:
-            The eigenvalues. A forward pass for every `check_every` products; 2 max_steps n numbers for each example of
-            a batch.
+            The eigenvalues. A forward pass for every look, or where each product is looked at whenever as much time was
+            spent on examples that are done; 2 max_steps n numbers for each example of a batch.
         """
         num = len(labels)
         dtypes = (np.float64, np.float64, np.int64, bool, bool)
@@ -170,7 +170,7 @@ class Solver:
         def advance(rows: tuple[tf.Tensor, ...], labels: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             inputs, is_active, *start = rows
             apply = products(inputs, labels)
-            patience = _FORWARD * tf.cast(tf.shape(is_active)[0], tf.float32)
+            patience = _FORWARD * tf.cast(tf.shape(is_active)[0], tf.float32) if self.looks_at_all else np.inf
 
             def goes_on(k: tf.Tensor, idled: tf.Tensor, stopped: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
                 return (k < number) & (idled < patience) & tf.reduce_any(is_active & ~stopped)
@@ -178,7 +178,7 @@ class Solver:
             def step(
                 k: tf.Tensor, idled: tf.Tensor, stopped: tf.Tensor, projected: tf.Tensor, *state: tf.Tensor
             ) -> tuple[tf.Tensor, ...]:
-                candidates, basis, images, counts, scales, is_whole = state
+                candidates, basis, images, counts, scales, is_whole, is_within = state
                 grows = ~stopped & ~is_whole & (counts < capacity)
                 vectors = tf.where(grows[:, None], _over(candidates, _lengths(candidates)), 0.0)
                 image = tf.where(grows[:, None], apply(vectors), 0.0)
@@ -189,52 +189,61 @@ class Solver:
                 following = image
                 for _ in range(2):  # twice is enough (Kahan), once is not
                     following -= _combine(_inner(basis, following), basis)
-                scales = tf.maximum(scales, _lengths(image))
-                is_whole |= grows & (_lengths(following) <= small * scales)
-                stopped |= is_whole | (counts == capacity)
-                if self._looks_at_all:
+                scales, left = tf.maximum(scales, _lengths(image)), _lengths(following)
+                # Also what is no number.
+                is_whole |= grows & ~(left > small * scales)
+                if self.looks_at_all:
                     projected = _with_row(projected, place, _inner(basis, image))
-                    stopped |= self._is_within(projected, basis, images, counts)
+                    is_within |= grows & self._is_within(projected, left, counts)
+                stopped |= is_whole | is_within | (counts == capacity)
                 idled += tf.reduce_sum(tf.cast(is_active & stopped, tf.float32))
                 candidates = tf.where(grows[:, None], following, candidates)
-                return k + 1, idled, stopped, projected, candidates, basis, images, counts, scales, is_whole
+                return k + 1, idled, stopped, projected, candidates, basis, images, counts, scales, is_whole, is_within
 
             basis, images = start[1:3]
-            projected = tf.matmul(basis, images, transpose_b=True) if self._looks_at_all else tf.zeros([0])
-            first = (0, 0.0, tf.zeros_like(is_active), projected, *start)
+            projected = tf.matmul(basis, images, transpose_b=True) if self.looks_at_all else tf.zeros([0])
+            nothing = tf.zeros_like(is_active)
+            first = (0, 0.0, nothing, projected, *start[:-1], nothing)
             return tf.while_loop(goes_on, step, first, parallel_iterations=1)[4:]
 
         return advance
 
-    def _is_within(self, projected: tf.Tensor, basis: tf.Tensor, images: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        """[B], whether residuals are within the tolerance, as far as the dtype tells; large spaces are seldom asked."""
-        is_asked = tf.equal(counts % (1 + counts // 32), 0) & (counts > 0)
+    def _is_within(self, projected: tf.Tensor, left: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """[B], whether residuals are within the tolerance, as far as the dtype tells, where they are asked for.
+
+        Args:
+            projected: [B, k, k], V^T A V.
+            left: [B], length of what is left of the last product beside the basis: the residual of x = V y is that
+                times the last element of y.
+            counts: [B].
+        """
+        is_asked = _is_asked(counts) & (counts > 0)
 
         def look() -> tf.Tensor:
             filled = tf.reduce_max(counts)
             some = projected[:, :filled, :filled]
-            # As in `extremes`.
+            # As in `extremes`; by their bounds, since large numbers would overflow.
             bounds = tf.reduce_max(tf.reduce_sum(tf.abs(some), axis=2), axis=1)
+            is_number = tf.math.is_finite(bounds) & (bounds > 0)
+            bounds = tf.where(is_number, bounds, 1.0)
             is_empty = tf.cast(tf.range(filled) >= counts[:, None], some.dtype)
-            shift = -4.0 * is_empty * tf.where(bounds > 0, bounds, 1.0)[:, None]
-            is_finite = tf.math.is_finite(bounds)
-            some = tf.where(is_finite[:, None, None], some + tf.linalg.diag(shift), 0.0)
-            values, vectors = tf.linalg.eigh(some)
+            scaled = some / bounds[:, None, None] - tf.linalg.diag(4.0 * is_empty)
+            values, vectors = tf.linalg.eigh(tf.where(is_number[:, None, None], scaled, 0.0))
             first, last = filled - tf.maximum(counts, 1), tf.fill(tf.shape(counts), filled - 1)
             lowest = tf.gather(values, first, axis=1, batch_dims=1)
             place = self._place(first, last, lowest, values[:, -1], tf.where)
             value = tf.gather(values, place, axis=1, batch_dims=1)
             weights = tf.gather(vectors, place, axis=2, batch_dims=1)
-            difference = _combine(weights, images[:, :filled]) - value[:, None] * _combine(weights, basis[:, :filled])
-            return ~is_finite | (_lengths(difference) <= self.config.tolerance * tf.abs(value))
+            ends = tf.gather(weights, tf.maximum(counts, 1) - 1, axis=1, batch_dims=1)
+            return is_number & (left / bounds * tf.abs(ends) <= self.config.tolerance * tf.abs(value))
 
         return is_asked & tf.cond(tf.reduce_any(is_asked), look, lambda: tf.zeros_like(is_asked))
 
     def empty(self, num: int) -> list[np.ndarray]:
-        """Next vectors, basis, products, counts, scales, whether it can grow no more; of `num` spaces of no vector."""
+        """Next vectors, V, A V, counts, scales, whether it can grow no more and was within; `num` empty spaces."""
         dtype = self._dtype.as_numpy_dtype
         shapes = [(num, self._size), *[(num, self._capacity, self._size)] * 2]
-        rest = (np.int32, dtype, bool)
+        rest = (np.int32, dtype, bool, bool)
         return [*(np.zeros(shape, dtype) for shape in shapes), *(np.zeros(num, one) for one in rest)]
 
     @property
@@ -312,7 +321,9 @@ class _Slots:
         counts, config = self._state[3], self._solver.config
         exhausted = self._state[5] | (counts == self._solver.size)
         converged = residuals <= config.tolerance * np.abs(values)
-        done = (self._owner >= 0) & (converged | exhausted | (counts == self._solver.capacity))
+        # Not at counts at which it would not be looked at alone: values do not depend on the others of the batch.
+        is_looked_at = self._state[6] if self._solver.looks_at_all else True
+        done = (self._owner >= 0) & ((converged & is_looked_at) | exhausted | (counts == self._solver.capacity))
         rows = np.flatnonzero(done)
         for array, part in zip(found, (values, residuals, counts, converged, exhausted), strict=True):
             array[self._owner[rows]] = part[rows]
@@ -329,6 +340,11 @@ class _Slots:
         for array in self._state:
             array[slots] = 0
         self._state[0][slots] = self._solver.starts(self._source[2][self._owner[slots]])
+
+
+def _is_asked(counts: Any) -> Any:
+    """[B], whether to look at residuals after so many products: large spaces are seldom looked at."""
+    return counts % (1 + counts // 32) == 0
 
 
 def _inner(basis: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

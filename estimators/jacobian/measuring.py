@@ -46,7 +46,8 @@ class Column:
         lengths: [N, M, A] for "raw", of the steps between points; None otherwise.
         num_unconverged: values whose iteration ended above its tolerance.
         standard_errors: [N] float64 of values at the examples themselves that are estimated from random signs; None of
-            all others (averages over directions have theirs in the details).
+            all others. Averages have theirs in the details, and those of estimated values include them.
+        is_estimated: values come from random signs.
     """
 
     metric: str
@@ -58,6 +59,7 @@ class Column:
     lengths: np.ndarray | None = None
     num_unconverged: int = 0
     standard_errors: np.ndarray | None = None
+    is_estimated: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -243,7 +245,8 @@ def _at_points(
         values = np.concatenate([part.values[key] for part in parts])
         unconverged = np.concatenate([part.unconverged[key] for part in parts])
         num_unconverged = int(unconverged[:, 0].sum())
-        deviations = [part.standard_errors[key][:, 0] for part in parts if key in part.standard_errors]
+        is_estimated = key in parts[0].standard_errors
+        deviations = np.concatenate([part.standard_errors[key][:, 0] for part in parts]) if is_estimated else None
         columns.append(
             Column(
                 *key,
@@ -251,7 +254,8 @@ def _at_points(
                 "",
                 values[:, 0],
                 num_unconverged=num_unconverged,
-                standard_errors=np.concatenate(deviations) if deviations else None,
+                standard_errors=deviations,
+                is_estimated=is_estimated,
             )
         )
         first = 1
@@ -262,7 +266,7 @@ def _at_points(
             at_example = np.broadcast_to(values[:, :1, None], (*shape[:2], 1))
             along = np.concatenate([at_example, values[:, here].reshape(shape)], axis=2)
             num = num_unconverged + int(unconverged[:, here].sum())
-            columns += [_averaged(key, name, average, along, lengths, num) for average in averages]
+            columns += [_averaged(key, name, average, along, lengths, num, deviations) for average in averages]
     return columns
 
 
@@ -303,14 +307,29 @@ class _Part:
 
 
 def _averaged(
-    key: pointwise.Key, place: str, average: str, values: np.ndarray, lengths: np.ndarray, num_unconverged: int
+    key: pointwise.Key,
+    place: str,
+    average: str,
+    values: np.ndarray,
+    lengths: np.ndarray,
+    num_unconverged: int,
+    deviations: np.ndarray | None,
 ) -> Column:
+    """An average of values [N, M, A + 1]; `deviations` [N] are errors at the example itself, of estimated values."""
+    common: dict[str, Any] = {"num_unconverged": num_unconverged, "is_estimated": deviations is not None}
     if average == "raw":
-        return Column(*key, place, average, values, lengths=lengths, num_unconverged=num_unconverged)
-    compute: dict[str, Callable[[], averages_lib.Average]] = {
-        "euclidean": lambda: averages_lib.euclidean(values),
-        "path": lambda: averages_lib.path(values, lengths),
-        "cumulative": lambda: averages_lib.cumulative(values, lengths),
+        return Column(*key, place, average, values, lengths=lengths, **common)
+    compute: dict[str, Callable[[np.ndarray], averages_lib.Average]] = {
+        "euclidean": averages_lib.euclidean,
+        "path": lambda v: averages_lib.path(v, lengths),
+        "cumulative": lambda v: averages_lib.cumulative(v, lengths),
     }
-    found = compute[average]()
-    return Column(*key, place, average, found.values, details=found, num_unconverged=num_unconverged)
+    found = compute[average](values)
+    if deviations is not None:
+        # The value at the example is a part of every direction, so that its error does not show in their spread.
+        alone = np.zeros_like(values)
+        alone[:, :, 0] = 1.0
+        shares = compute[average](alone).values
+        shared = shares * deviations.reshape([-1] + [1] * (shares.ndim - 1))
+        found = dataclasses.replace(found, standard_errors=np.hypot(found.standard_errors, shared))
+    return Column(*key, place, average, found.values, details=found, **common)

@@ -112,7 +112,7 @@ class Solver:
             "largest",
             self.config,
             compiled=function.compiled,
-            looks_at_all=function.is_cheap_to_interrupt,
+            looks_at_all=function.is_dear,
         )
 
     def run(self, data: Any, *, keys: np.ndarray | None = None) -> OperatorNorms:

@@ -106,7 +106,7 @@ class Evaluator:
         self._outputs = function.compiled(lambda inputs, _: function.predict(inputs))
         self._solvers = {
             name: operator_norms.Solver(function, name, target_logit_only=target_logit_only, config=config)
-            for name in names
+            for name in ([] if self._by_gram else names)
         }
         options = {"num_samples": num_samples, "batch_size": config.batch_size, "seed": config.seed}
         self._estimators = {

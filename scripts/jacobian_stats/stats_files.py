@@ -52,6 +52,7 @@ class Column:
         parts: names of the columns of numbers, one or as many as there are points.
         details: names of columns about the values: standard errors, counts of paths, quadrature errors, lengths.
         num_unconverged: values whose iteration ended above its tolerance.
+        is_estimated: whether values come from random signs.
     """
 
     metric: str
@@ -63,16 +64,12 @@ class Column:
     parts: tuple[str, ...]
     details: tuple[str, ...] = ()
     num_unconverged: int = 0
+    is_estimated: bool = False
 
     @property
     def name(self) -> str:
         """metric__normalisation__place__average, without what there is none of."""
         return column_name(self.metric, self.normalisation, self.place, self.average, self.target_logit_only)
-
-    @property
-    def is_estimated(self) -> bool:
-        """Whether values at the examples themselves come from random signs; averages have errors of another kind."""
-        return bool(self.details) and not self.average
 
     def to_json(self) -> dict[str, Any]:
         """As JSON gives it back."""

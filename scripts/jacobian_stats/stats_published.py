@@ -28,6 +28,7 @@ def content(table: stats_files.Table, column: stats_files.Column, arrays: Mappin
     """
     stats = np.stack([arrays[name] for name in column.parts], axis=1).astype(np.float64)
     facts, config = table.source, table.config
+    is_at_example = column.is_estimated and not column.average
     return {
         "sample_ids": arrays["id"].tolist(),
         "targets": arrays["label"].tolist(),
@@ -54,7 +55,7 @@ def content(table: stats_files.Table, column: stats_files.Column, arrays: Mappin
             "num_directions": config["num_directions"],
             "num_samples": config["num_samples"],
             "num_signs": config["num_signs"] if column.is_estimated else None,
-            "standard_errors": _listed(arrays[column.details[0]]) if column.is_estimated else None,
+            "standard_errors": _listed(arrays[column.details[0]]) if is_at_example else None,
             "radius": config["radius"],
             "unit": column.unit,
             "columns": list(column.parts),

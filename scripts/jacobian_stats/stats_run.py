@@ -131,6 +131,11 @@ class Measurement:
             return None
         found = stats_files.read_description(path)
         if found.weights == asked.weights and found.identity == asked.identity:
+            if found.source == asked.source:
+                return found
+            # A training has ended since: nothing else of what is known may differ.
+            found = dataclasses.replace(found, source=asked.source)
+            stats_files.write_table(path, found, stats_files.read_arrays(path))
             return found
         if not self.config.overwrite:
             raise errors.MismatchError(
@@ -332,6 +337,7 @@ def _arrays(
                 tuple(parts),
                 tuple(details),
                 column.num_unconverged,
+                column.is_estimated,
             )
         )
     return arrays, tuple(columns)

@@ -127,10 +127,14 @@ def joined(tables: Sequence[Stored]) -> Whole:
 def unfinished(found: Iterable[Whole]) -> str:
     """A line on tables that were measured before a training had ended, or of one that diverged; empty without any."""
     outcomes = [str(one.table.source.get(stats_files.OUTCOME)) for one in found]
-    wrong = sorted({outcome for outcome in outcomes if outcome in stats_files.NO_END})
+    counts = [f"{outcomes.count(name)} {name}" for name in stats_files.NO_END if name in outcomes]
+    if not counts:
+        return ""
     num = sum(outcome in stats_files.NO_END for outcome in outcomes)
-    what = f"note: {num} of {len(outcomes)} tables are of networks whose training is {' or '.join(wrong)}"
-    return what if num else ""
+    return (
+        f"note: {num} of {len(outcomes)} tables are of trainings that had not come to their end when these were "
+        f"measured: {', '.join(counts)}"
+    )
 
 
 def _check_alike(tables: Sequence[Stored]) -> None:

@@ -70,8 +70,15 @@ def _looked_up(matrices, dtype):
     return functions.of(predict, inputs), inputs
 
 
+@pytest.fixture(params=[True, False], ids=["each product is looked at", "some are"])
+def looks_at_all(request, monkeypatch):
+    if request.param:
+        monkeypatch.setattr(functions, "_DEAR", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-def test_certificates_hold_on_a_thousand_matrices(dtype):
+def test_certificates_hold_on_a_thousand_matrices(dtype, looks_at_all):
     matrices = _matrices(1000)
     function, inputs = _looked_up(matrices, dtype)
     truth = np.linalg.svd(matrices.astype(dtype.as_numpy_dtype).astype(np.float64), compute_uv=False)
@@ -94,7 +101,7 @@ def test_certificates_hold_on_a_thousand_matrices(dtype):
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-def test_norms_are_good_to_a_ten_thousandth_by_default(dtype):
+def test_norms_are_good_to_a_ten_thousandth_by_default(dtype, looks_at_all):
     matrices = _matrices(1000)
     function, inputs = _looked_up(matrices, dtype)
     found = operator_norms.Solver(function).run((inputs, np.zeros(1000, int)))
@@ -103,7 +110,7 @@ def test_norms_are_good_to_a_ten_thousandth_by_default(dtype):
     assert (found.error_bounds <= 1e-4 * largest).all()
     # Where two singular values lie a thousandth apart, one start in some hundreds finds the other one first.
     is_other = np.abs(found.values - largest) > 1e-4 * largest
-    assert is_other.sum() <= 2
+    assert is_other.sum() <= (2 if looks_at_all else 0)
     np.testing.assert_allclose(found.values, largest, rtol=2e-3)
 
 
@@ -116,7 +123,7 @@ def test_no_smaller_error_bound_would_hold():
     assert 0.95 < shares.max() <= 1
 
 
-def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start():
+def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start(looks_at_all):
     kinds = np.array(_KINDS)[np.arange(20) % len(_KINDS)]
     function, inputs = _looked_up(_matrices(20), tf.float64)
     solver = operator_norms.Solver(function, config=lanczos.Config(check_every=1))
@@ -133,6 +140,50 @@ def test_an_orthogonal_and_a_rank_one_jacobian_take_one_step_after_the_start():
         assert (found.num_steps[kinds == kind] == num).all()
         assert found.exhausted[kinds == kind].all()
     assert not found.exhausted[kinds == "gaussian"].any()
+
+
+def test_neighbours_change_nothing_however_many_products_it_takes(looks_at_all):
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(200, 200)) / 200**0.5, np.linalg.qr(generator.normal(size=(200, 200)))[0]
+    inputs, labels = generator.normal(size=(20, 200)), np.zeros(20, int)
+    # Every third has no Jacobian at all and is done at once.
+    inputs[::3] = 1e3
+    function = functions.of(lambda x: tf.tanh(x @ first) @ second[:, :150], inputs)
+
+    def found(batch_size, order=slice(None)):
+        config = lanczos.Config(tolerance=1e-8, batch_size=batch_size)
+        data, keys = (inputs[order], labels), np.arange(20)[order]
+        result = operator_norms.Solver(function, config=config).run(data, keys=keys)
+        return result.values[order], result.num_steps[order]
+
+    values, steps = found(1)
+    assert steps.max() > 31
+    for other_values, other_steps in (found(7), found(20), found(7, slice(None, None, -1))):
+        np.testing.assert_array_equal(other_steps, steps)
+        np.testing.assert_allclose(other_values, values, rtol=1e-10)
+
+
+def test_norms_of_which_squares_nearly_overflow(looks_at_all):
+    matrix = np.random.default_rng(0).normal(size=(24, 30))
+    matrix *= 1.2e19 / np.linalg.norm(matrix, 2)
+    function, inputs = _looked_up(np.stack([matrix, matrix / 1e19]), tf.float32)
+    found = operator_norms.Solver(function).run((inputs, np.zeros(2, int)))
+    np.testing.assert_allclose(found.values, [1.2e19, 1.2], rtol=1e-4)
+
+
+def test_what_is_no_number_is_refused_at_once(looks_at_all, monkeypatch):
+    matrices = np.random.default_rng(0).normal(size=(9, 24, 30))
+    matrices[4, 3, 2] = np.nan
+    calls, advance = [], lanczos.Solver.advance
+    monkeypatch.setattr(lanczos.Solver, "advance", lambda *a: calls.append(1) or advance(*a))
+    table = tf.constant(matrices)
+    function = functions.Function(
+        lambda x: tf.linalg.matvec(tf.gather(table, tf.cast(x[:, 0], tf.int32)), x[:, 1:]), (31,), 24, tf.float64
+    )
+    inputs = np.concatenate([np.arange(9.0)[:, None], np.ones((9, 30))], axis=1)
+    with pytest.raises(errors.NotFiniteError, match="example 4"):
+        operator_norms.Solver(function).run((inputs, np.zeros(9, int)))
+    assert len(calls) < 12
 
 
 @pytest.mark.parametrize(

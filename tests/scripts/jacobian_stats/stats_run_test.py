@@ -298,6 +298,9 @@ def test_results_are_still_those_of_a_network_when_its_training_ends(tmp_path):
     (home / model_files.RESULT_NAME).write_text(json.dumps(result))
     found = networks.measurement(home, checkpoints=("all",)).run(WHOLE)
     assert [one.was_there for one in found] == [True, False, False]
+    assert {one.table.source["outcome"] for one in found} == {"stopped_early"}
+    assert stats_files.read_description(found[0].path).source["outcome"] == "stopped_early"
+    np.testing.assert_array_equal(stats_files.read_arrays(found[0].path)["id"], early.arrays["id"])
     assert found[-1].table.source["outcome"] == "stopped_early"
 
 
