@@ -26,4 +26,7 @@ From the bottom upwards; each line uses those above it.
     representer_points   a prediction as a sum over training examples
     trak_features, trak  attribution by linearised models with projected gradients
     jacobian/            norms and spectra of input Jacobians, at examples and around them
+    ntk/                 the empirical tangent kernel of outputs; their Jacobian by weights, formed or by products
+    linearized/          networks linear in their weights: training at any time, all deletions at once
+    unique_information/  how much leaving examples out changes weights, predictions and losses
 """

@@ -271,6 +271,9 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
 def _kendall(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
+    if len(x) == 2:
+        # One pair, without a tie; scipy would divide by zero for the p-value.
+        return float(np.sign(x[1] - x[0]) * np.sign(y[1] - y[0]))
     # Its p-value is not used; the asymptotic one costs nothing.
     return float(stats.kendalltau(x, y, method="asymptotic")[0])
 

@@ -582,6 +582,29 @@ def test_the_most_influential_examples_are_dropped_and_random_ones_beside_them(z
     assert "holds another comparison" in other.stderr
 
 
+def test_networks_without_single_examples_are_held_against_scores(tmp_path):
+    truth = [f"--outdir={tmp_path}/truth", "--dataset=digits", "--classes=3,8", "--num_train=40", "--num_val=20"]
+    truth += ['--arch_options={"hidden_sizes": [8]}', "--learning_rate=0.1", "--num_steps=20", "--workers=1"]
+    result = start("ground_truth_effects", *truth, "--which=0:6")
+    assert result.returncode == 0, result.stderr
+    assert "6 groups left out: root mean square change of predictions" in result.stdout
+    again = start("ground_truth_effects", *truth, "--which=0:6")
+    assert "(was there, nothing to do)" in again.stdout
+    other = start("ground_truth_effects", *truth, "--seed=1")
+    assert other.returncode == 1
+    assert "seed: stored 0, asked for 1" in other.stderr
+    with np.load(tmp_path / "truth" / "ground_truth.npz") as found:
+        np.savez(tmp_path / "s.npz", train_index=found["train_index"], weights=2 * found["squared_weight_change"])
+    arguments = [f"--ground_truth={tmp_path}/truth", f"--scores={tmp_path}/s.npz", f"--outdir={tmp_path}/agreement"]
+    result = start("aggregate_ground_truth", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "s.npz: weights  Pearson 1.000" in result.stdout
+    assert {path.name for path in (tmp_path / "agreement").iterdir()} == {
+        *("agreement.json", "agreement.csv"),
+        *(f"scatter_s_weights_squared_{name}_change.png" for name in ("weight", "prediction")),
+    }
+
+
 def test_networks_of_two_widths_are_trained_and_their_input_jacobians_measured_and_drawn(dataset, tmp_path):
     shared = [f"--dataset={dataset}", "--epochs=2", "--batch_size=10", f"--save_dir={tmp_path}"]
     result = start("train_sweep", "--model=conv5", "--widths=1,2", "--seeds=0", "--workers=1", *shared)

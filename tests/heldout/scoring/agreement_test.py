@@ -96,6 +96,16 @@ def test_many_examples_give_kendall_a_draw_by_the_seed():
     assert all(abs(estimate.value - whole.value) < 4 * math.sqrt(0.437 / 196) for estimate in found)
 
 
+def test_kendall_of_two_examples_is_that_of_their_one_pair():
+    rising = np.arange(9.0)
+    for first, second, expected in ((rising, rising**2, 1), (rising, -rising, -1)):
+        drawn = agreement.agreement(first, second, method="fisher", max_kendall=2).kendall
+        only = agreement.agreement(first[:2], second[:2]).kendall
+        assert (drawn.value, drawn.num_examples) == (expected, 2)
+        assert (only.value, only.num_examples) == (expected, 2)
+        assert np.isnan([drawn.low, drawn.high, only.low, only.high]).all()
+
+
 def test_scores_without_a_correlation_give_nan():
     for number in (0, 1, 6):
         found = agreement.agreement(np.ones(number), np.arange(float(number)))
