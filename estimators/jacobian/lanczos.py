@@ -190,8 +190,8 @@ class Solver:
                 for _ in range(2):  # twice is enough (Kahan), once is not
                     following -= _combine(_inner(basis, following), basis)
                 scales, left = tf.maximum(scales, _lengths(image)), _lengths(following)
-                # Also what is no number.
-                is_whole |= grows & ~(left > small * scales)
+                is_number = tf.reduce_all(tf.math.is_finite(image), axis=1)
+                is_whole |= grows & ~(is_number & (left > small * scales))
                 if self.looks_at_all:
                     projected = _with_row(projected, place, _inner(basis, image))
                     is_within |= grows & self._is_within(projected, left, counts)

@@ -62,6 +62,9 @@ def test_a_table_of_another_sweep_is_not_replaced_without_a_word(swept, tmp_path
     again = start(*narrow[:-4], "--widths=1", "--label_noise=0.2", *narrow[-3:])
     assert f"note: {tmp_path / 'some'}.csv was of another sweep (label_noise)" in again.stderr
     assert again.returncode == 0
+    (tmp_path / "some.json").write_text("no JSON")
+    damaged = start(*narrow)
+    assert (damaged.returncode, "note:" in damaged.stderr) == (0, True), damaged.stderr
 
 
 def test_again_only_what_is_missing_is_trained(swept):

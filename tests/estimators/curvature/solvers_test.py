@@ -100,6 +100,14 @@ def test_what_has_not_converged_says_so():
     np.testing.assert_allclose(found.residuals, true / np.linalg.norm(_vectors(2), axis=1), rtol=1e-6)
 
 
+def test_right_hand_sides_that_are_no_numbers_are_refused():
+    vectors = _vectors()
+    vectors[1, 3] = np.nan
+    solver = conjugate_gradient.ConjugateGradientSolver(operators.DenseOperator(_matrix(np.ones(_P))), 0.1)
+    with pytest.raises(errors.NotFiniteError, match="a right-hand side is not finite"):
+        solver.solve(tf.constant(vectors))
+
+
 def test_negative_curvature_is_found_by_what_cannot_stand_it():
     matrix = _matrix(np.linspace(-0.5, 1.0, _P))
     operator = operators.DenseOperator(matrix)
