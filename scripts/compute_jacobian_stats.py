@@ -151,7 +151,14 @@ _METHOD = flags.DEFINE_enum(
     stats_config.METHODS,
     "gram: a backward pass for each class, which gives all; products: norms by iteration and random signs.",
 )
-_TOLERANCE = flags.DEFINE_float("tolerance", _DEFAULTS.tolerance, "Relative residual at which an iteration stops.")
+_TOLERANCE = flags.DEFINE_float("tolerance", _DEFAULTS.tolerance, "Relative bound at which an iteration stops.")
+_STOP = flags.DEFINE_enum(
+    "stop",
+    _DEFAULTS.stop,
+    stats_config.STOPS,
+    "Which bound: residual, proved for any network; gap, residual^2 / gap, with a quarter fewer products: some three "
+    "examples in a thousand may be off by more than a thousandth.",
+)
 _MC_SAMPLE_SEED = flags.DEFINE_integer("mc_sample_seed", _DEFAULTS.mc_sample_seed, "Of all that is drawn here.")
 _JSON = flags.DEFINE_bool("json", _DEFAULTS.json, "Write the published JSON files beside the tables.")
 _JIT_COMPILE = flags.DEFINE_bool("jit_compile", _DEFAULTS.jit_compile, "Have XLA compile what is differentiated.")
@@ -226,6 +233,7 @@ def _config() -> stats_config.StatsConfig:
         memory_limit_mb=_MEMORY_LIMIT_MB.value,
         method=_METHOD.value,
         tolerance=_TOLERANCE.value,
+        stop=_STOP.value,
         mc_sample_seed=_MC_SAMPLE_SEED.value,
         json=_JSON.value,
         jit_compile=_JIT_COMPILE.value,

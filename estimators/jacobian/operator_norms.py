@@ -36,13 +36,15 @@ class OperatorNorms:
         values: [N] float64, sigma; output units per unit of the input.
         residuals: [N] float64, |J v - sigma u| with |J^T u - sigma v| = 0.
         num_steps: [N] int64, pairs of products.
-        converged: [N] bool, residual <= tolerance sigma.
+        bounds: [N] float64, the residuals; where `lanczos.Config.stop` is "gap", those by the gap where smaller.
+        converged: [N] bool, bounds <= tolerance sigma.
         exhausted: [N] bool, see `lanczos.Extremes`.
         ids: [N] int64.
     """
 
     values: np.ndarray
     residuals: np.ndarray
+    bounds: np.ndarray
     num_steps: np.ndarray
     converged: np.ndarray
     exhausted: np.ndarray
@@ -52,9 +54,13 @@ class OperatorNorms:
 
     @property
     def error_bounds(self) -> np.ndarray:
-        """[N], a singular value of the Jacobian as computed lies within this of `values`: residual and rounding."""
-        shares = self.residuals / np.where(self.values > 0, self.values, 1.0)
-        exact = self.residuals / (1.0 + np.sqrt(np.maximum(1.0 - shares, 0.0)))
+        """[N], a singular value of the Jacobian as computed lies within this of `values`: `bounds` and rounding.
+
+        Of any Jacobian where the iteration stops at residuals, and where by the gap, unless singular values are so
+        close that it takes them for one, see `lanczos`.
+        """
+        shares = self.bounds / np.where(self.values > 0, self.values, 1.0)
+        exact = self.bounds / (1.0 + np.sqrt(np.maximum(1.0 - shares, 0.0)))
         return exact + _ROUNDINGS * self._epsilon * self.values
 
     def upper_bounds(self, confidence: float = 0.999) -> np.ndarray:
@@ -133,10 +139,11 @@ class Solver:
         found = self._solver.run(data.inputs, data.labels, data.ids if keys is None else keys)
         check_finite(found.values, data.ids, "the operator norm")
         values = np.sqrt(np.maximum(found.values, 0.0))
-        residuals = found.residuals / np.where(values > 0, values, 1.0)
+        scale = np.where(values > 0, values, 1.0)
+        residuals, bounds = found.residuals / scale, found.bounds / scale
         epsilon = float(np.finfo(self._function.dtype.as_numpy_dtype).eps)
         return OperatorNorms(
-            values, residuals, found.num_steps, found.converged, found.exhausted, data.ids, found, epsilon
+            values, residuals, bounds, found.num_steps, found.converged, found.exhausted, data.ids, found, epsilon
         )
 
 

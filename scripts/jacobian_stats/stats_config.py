@@ -27,6 +27,7 @@ NORMALISATIONS = ("none", "softmax", "logsoftmax", "crossentropy")
 STRATEGIES = ("none", "shift", "svd", "gaussian", "ball", "sphere", "mixup")
 AVERAGES = ("euclidean", "path", "cumulative", "raw")
 METHODS = ("auto", "gram", "products")
+STOPS = ("residual", "gap")
 SPLITS = ("train", "val", "test", "heldout", "all_train")
 STANDARDISED, PIXELS = UNITS = ("standardised", "pixels")
 # What values do not depend on, or what stands beside them in names of files.
@@ -71,6 +72,7 @@ class StatsConfig:
         memory_limit_mb: of the Jacobians of a batch, which is made smaller for it; values do not depend on it.
         method: one of `METHODS`.
         tolerance: relative, of iterations.
+        stop: what of an iteration is held to the tolerance, one of `STOPS`.
         mc_sample_seed: of all that is random, which belongs to (seed, example, direction).
         json: write the published JSON files as well.
         jit_compile: have XLA compile what is differentiated.
@@ -101,6 +103,7 @@ class StatsConfig:
     memory_limit_mb: float = 1024.0
     method: str = "auto"
     tolerance: float = 1e-4
+    stop: str = "residual"
     mc_sample_seed: int = 0
     json: bool = True
     jit_compile: bool = False
@@ -115,6 +118,7 @@ class StatsConfig:
         _check_several("dataset_split", (self.dataset_split,), SPLITS)
         _check_several("units", (self.units,), UNITS)
         _check_several("method", (self.method,), METHODS)
+        _check_several("stop", (self.stop,), STOPS)
         self._check_numbers()
         for name in ("shift_pixels", "svd_sizes"):
             values = getattr(self, name)

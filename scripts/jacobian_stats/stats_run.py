@@ -250,7 +250,7 @@ class Measurement:
             averages=config.averages,
             jitter=jitter,
             method=config.method,
-            config=lanczos.Config(tolerance=config.tolerance, seed=config.mc_sample_seed),
+            config=lanczos.Config(tolerance=config.tolerance, stop=config.stop, seed=config.mc_sample_seed),
             num_samples=config.num_signs,
             batch_size=config.batch_size,
             memory_limit_mb=config.memory_limit_mb,
