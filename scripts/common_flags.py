@@ -20,8 +20,8 @@ EXPERIMENT = flags.DEFINE_string(
 DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "Data set: digits (bundled), mnist, fashion_mnist, svhn_cropped, cifar10, cifar100 (prepared by TensorFlow "
-    "Datasets), npz:PATH, or records:PATH.",
+    "Data set: digits (bundled), gaussians (points in the plane), mnist, fashion_mnist, svhn_cropped, emnist_letters, "
+    "cifar10, cifar100, cats_vs_dogs_SIDE, cassava_SIDE (prepared by TensorFlow Datasets), npz:PATH, or records:PATH.",
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where TensorFlow Datasets keeps its data. Without it $DATA_DIR, else its own default."

@@ -12,7 +12,7 @@ file are compared both ways first, then all are read, and only then is the first
 Below, a key is such a path without the last two words: model/conv1/conv/w.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import errno
 import os
@@ -85,12 +85,13 @@ def read_listing(prefix: files.PathLike) -> dict[str, checkpoint_bundle.Spec]:
     )
 
 
-def restore(model: tf.Module, prefix: files.PathLike) -> CheckpointState:
+def restore(model: tf.Module, prefix: files.PathLike, without: Collection[str] = ()) -> CheckpointState:
     """Sets every variable of a model from a checkpoint, or none.
 
     Args:
         model: a built module.
         prefix: what the file names begin with.
+        without: keys of variables that keep their values, whatever the file has for them, if anything.
 
     Returns:
         Epoch and step of the checkpoint.
@@ -98,12 +99,14 @@ def restore(model: tf.Module, prefix: files.PathLike) -> CheckpointState:
     Raises:
         MissingFileError: there is no index file or no data file.
         DamagedFileError: a file is truncated, or a checksum does not hold, whatever part it belongs to.
-        MismatchError: the variables of the model and those below model/ in the file differ in name, shape or dtype.
+        MismatchError: the variables of the model and those below model/ in the file differ in name, shape or dtype,
+            other than those of `without`.
     """
     reader = _open(prefix)
     specs = _read_all_specs(reader, prefix)
-    variables = model_variables(model)
-    _check_match(variables, checkpoint_bundle.model_part(specs), prefix)
+    variables = {key: variable for key, variable in model_variables(model).items() if key not in without}
+    stored = {key: spec for key, spec in checkpoint_bundle.model_part(specs).items() if key not in without}
+    _check_match(variables, stored, prefix)
     # Everything is read, also what is not needed, because reading verifies the checksums.
     values = {name: _read_tensor(reader, name, prefix) for name in specs}
     state = CheckpointState(

@@ -1,12 +1,24 @@
 """Data sets by name: the value of every `--dataset` flag.
 
 digits                             ships with scikit-learn, no folder needed
+gaussians                          points in the plane, see gaussians.py
 mnist, cifar10, cifar100, ...      prepared by TensorFlow Datasets, see tfds.py
+cats_vs_dogs_SIDE, cassava_SIDE    the same of images that differ in size, brought to SIDE x SIDE, see resized_tfds.py
 npz:PATH                           your own arrays, see npz_file.py
 records:PATH                       a folder of image records, see indexed_records.py; `load` takes what fits into memory
 """
 
-from heldout.datasets import dataset, digits, indexed_records, npz_file, records_in_memory, saved_records, tfds
+from heldout.datasets import (
+    dataset,
+    digits,
+    gaussians,
+    indexed_records,
+    npz_file,
+    records_in_memory,
+    resized_tfds,
+    saved_records,
+    tfds,
+)
 from zoo import errors, files
 
 AnyDataset = dataset.Dataset | indexed_records.IndexedRecords
@@ -14,8 +26,8 @@ _NPZ_PREFIX = "npz:"
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` knows, besides npz:PATH and records:PATH."""
-    return ("digits", *tfds.PINNED)
+    """The names that `load` knows, besides those with a size behind them, npz:PATH and records:PATH."""
+    return ("digits", "gaussians", *tfds.PINNED)
 
 
 def identify(name: str) -> tuple[str, str]:
@@ -40,8 +52,12 @@ def identify(name: str) -> tuple[str, str]:
         return indexed_records.identify(name.removeprefix(indexed_records.PREFIX))
     if name == "digits":
         return name, digits.VERSION
+    if name == "gaussians":
+        return name, gaussians.VERSION
     if name in tfds.PINNED:
         return name, tfds.PINNED[name].version
+    if resized_tfds.split_name(name) is not None:
+        return resized_tfds.identify(name)
     raise _unknown(name)
 
 
@@ -49,8 +65,8 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
     """Loads a data set in its stored order.
 
     Args:
-        name: one of `names()`, or "npz:" and the path of a file as described in npz_file.py, or "records:" and the
-            path of a folder as described in indexed_records.py.
+        name: one of `names()`, a name such as "cats_vs_dogs_224", or "npz:" and the path of a file as described in
+            npz_file.py, or "records:" and the path of a folder as described in indexed_records.py.
         data_dir: folder of prepared TFDS data sets; None for $DATA_DIR, then for the default folder of TFDS.
 
     Returns:
@@ -68,8 +84,12 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
         return records_in_memory.load(name.removeprefix(indexed_records.PREFIX))
     if name == "digits":
         return digits.load()
+    if name == "gaussians":
+        return gaussians.load()
     if name in tfds.PINNED:
         return tfds.load(name, data_dir)
+    if resized_tfds.split_name(name) is not None:
+        return resized_tfds.load(name, data_dir)
     raise _unknown(name)
 
 
@@ -105,7 +125,8 @@ def open_saved(directory: files.PathLike) -> AnyDataset:
 
 
 def _unknown(name: str) -> errors.InvalidValueError:
+    resized = (f"{base}_SIDE" for base in resized_tfds.PINNED)
     return errors.InvalidValueError(
-        f"dataset {name!r} is unknown; use one of {', '.join(names())}, {indexed_records.PREFIX}PATH or "
+        f"dataset {name!r} is unknown; use one of {', '.join((*names(), *resized))}, {indexed_records.PREFIX}PATH or "
         f"{_NPZ_PREFIX}PATH"
     )

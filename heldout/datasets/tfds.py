@@ -37,6 +37,8 @@ class Pinned:
         balanced: whether every class has equally many examples in each split.
         train_label_sha256, test_label_sha256: `dataset.label_sha256` in stored order; None where it is not known.
         has_id: whether records carry "<split>_<position in the original files>" as `id`.
+        folder: where TFDS keeps it below its folder of data, where that is not the name.
+        is_transposed: whether TFDS has rows and columns of the images exchanged; they are given upright.
     """
 
     version: str
@@ -47,6 +49,8 @@ class Pinned:
     train_label_sha256: str | None = None
     test_label_sha256: str | None = None
     has_id: bool = False
+    folder: str | None = None
+    is_transposed: bool = False
 
 
 # The digests of MNIST were computed from the prepared data. Those of CIFAR's training splits follow from the labels
@@ -81,6 +85,8 @@ PINNED: dict[str, Pinned] = {
     ),
     "fashion_mnist": Pinned("3.0.1", 60000, 10000, 10, balanced=True),
     "svhn_cropped": Pinned("3.1.0", 73257, 26032, 10, balanced=False),
+    # TFDS names 37 classes, of which the 26 letters are those from 1.
+    "emnist_letters": Pinned("3.1.0", 88800, 14800, 37, balanced=False, folder="emnist/letters", is_transposed=True),
 }
 
 
@@ -118,19 +124,34 @@ def load(name: str, data_dir: str | None = None) -> dataset.Dataset:
         raise errors.InvalidValueError(f"dataset {name!r} is not among the TFDS data sets {', '.join(PINNED)}")
     pinned = PINNED[name]
     root = data_directory(data_dir)
-    directory = os.path.join(root, name, pinned.version)
-    if not os.path.exists(os.path.join(directory, "dataset_info.json")):
-        raise errors.MissingFileError(
-            f"{directory}: {name} is not prepared there. Prepare it, on a machine with network access, with\n"
-            f"""  python -c "import tensorflow_datasets as tfds; tfds.load('{name}:{pinned.version}', """
-            f"""data_dir='{root}')"\n"""
-            "or point --data_dir or $DATA_DIR at the folder that holds it"
-        )
+    directory = prepared_directory(root, pinned.folder or name, pinned.version)
     builder = _open_builder(directory)
     train = _read_split(builder, directory, "train", pinned, pinned.num_train, pinned.train_label_sha256)
     test = _read_split(builder, directory, "test", pinned, pinned.num_test, pinned.test_label_sha256)
     class_names = tuple(builder.info.features["label"].names)
     return dataset.Dataset(name, pinned.version, train, test, class_names, _SCALE)
+
+
+def prepared_directory(root: str, name: str, version: str) -> str:
+    """The folder of one version of a data set that TFDS has prepared.
+
+    Args:
+        root: folder of prepared data sets.
+        name: as TFDS has it.
+        version: of the data set.
+
+    Raises:
+        MissingFileError: it is not there; the message holds the command that prepares it.
+    """
+    directory = os.path.join(root, name, version)
+    if not os.path.exists(os.path.join(directory, "dataset_info.json")):
+        raise errors.MissingFileError(
+            f"{directory}: {name} is not prepared there. Prepare it, on a machine with network access, with\n"
+            f"""  python -c "import tensorflow_datasets as tfds; tfds.load('{name}:{version}', """
+            f"""data_dir='{root}')"\n"""
+            "or point --data_dir or $DATA_DIR at the folder that holds it"
+        )
+    return directory
 
 
 def _open_builder(directory: str) -> Any:
@@ -183,7 +204,7 @@ def _read_split(
             f"0..{len(features['label'].names) - 1}; delete the folder and prepare it again"
         )
     _check_order(f"{directory} {split_name}", split_name, label, ids, pinned, num_expected, label_sha256)
-    return dataset.Split(images, label)
+    return dataset.Split(images.swapaxes(1, 2).copy() if pinned.is_transposed else images, label)
 
 
 def _batches(builder: Any, split_name: str) -> Iterator[dict[str, np.ndarray]]:

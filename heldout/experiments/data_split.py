@@ -95,9 +95,19 @@ def draw(seed: int, num_train: int, num_val: int, num_examples: int) -> tuple[np
     Returns:
         Both ascending; they have no example in common.
     """
+    drawn = order(seed, num_examples)
+    return np.sort(drawn[num_val : num_val + num_train]), np.sort(drawn[:num_val])
+
+
+def order(seed: int, num_examples: int) -> np.ndarray:
+    """The permutation of all examples that a seed gives, int64 [N].
+
+    Args:
+        seed: of the split, 0 or more.
+        num_examples: N.
+    """
     digest = hashlib.sha256(f"{_SCHEME}/{seed}/split".encode()).digest()
-    order = subsets.permutation(int.from_bytes(digest[:16], "little"), num_examples)
-    return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
+    return subsets.permutation(int.from_bytes(digest[:16], "little"), num_examples)
 
 
 def _count(amount: int | float, num_examples: int) -> int:

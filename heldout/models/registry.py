@@ -5,16 +5,19 @@ The width of an architecture that has one can be said in the name: "resnet18_64"
 
 Any callable that returns a tf.Module can be used in place of a known name, as "package.module:callable". It is called
 with num_classes and the options; the module is called as module(images, is_training) and returns logits [B, K].
+
+"keras:ResNet50" is a network of keras.applications, with ImageNet weights if asked for; see keras_application.py.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 import inspect
 import re
 from typing import Any
 
 import tensorflow as tf
 
-from heldout.models import conv5, lenet, mlp, resnet50, small_inception, small_resnet, vgg, vit
+from heldout.models import conv5, keras_application, lenet, mlp, resnet50, small_inception, small_resnet, vgg, vit
 from heldout.running import user_code
 from zoo import errors
 
@@ -48,8 +51,8 @@ def build(
     variables counted before it sees data.
 
     Args:
-        name: a key of `ARCHITECTURES`, also with a width behind it as in "resnet18_64", or "package.module:callable"
-            for one of your own.
+        name: a key of `ARCHITECTURES`, also with a width behind it as in "resnet18_64", "keras:" and the name of a
+            network of keras.applications, or "package.module:callable" for one of your own.
         num_classes: number of logits K, >= 1.
         image_shape: (H, W, C) of the images it will see.
         options: further keyword arguments of the architecture, such as {"hidden_sizes": [64]}.
@@ -112,10 +115,13 @@ def _check_sizes(num_classes: int, image_shape: tuple[int, int, int]) -> None:
 def _find(name: str) -> Callable[..., tf.Module]:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    if name.startswith(keras_application.PREFIX):
+        application = name.removeprefix(keras_application.PREFIX)
+        return functools.partial(keras_application.build, application)
     if not user_code.is_name(name):
         raise errors.InvalidValueError(
             f"architecture {name!r} is unknown; use one of {', '.join(sorted(ARCHITECTURES))}, a width behind those "
-            "that have one as in resnet18_64, or package.module:callable for your own"
+            "that have one as in resnet18_64, keras:NAME of keras.applications, or package.module:callable for your own"
         )
     return user_code.load(name, f"architecture {name!r}")
 

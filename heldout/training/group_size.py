@@ -46,7 +46,12 @@ class StepCost:
     @property
     def memory(self) -> int:
         """Bytes that training a run takes beside the data set, roughly."""
-        return _WEIGHT_COPIES * self.weight_bytes + _ACTIVATION_COPIES * self.activation_bytes
+        return _WEIGHT_COPIES * self.weight_bytes + self.memory_of_activations
+
+    @property
+    def memory_of_activations(self) -> int:
+        """Of these the bytes that grow with the batch."""
+        return _ACTIVATION_COPIES * self.activation_bytes
 
 
 def step_cost(module: tf.Module, image_shape: tuple[int, int, int], batch_size: int, dtype: str) -> StepCost:

@@ -27,6 +27,9 @@ DTYPES = ("float32", "float64")
 _MOST = 10**15
 # Where files lie does not decide anything; what is in them does.
 _PLACES = ("dataset", "init_checkpoint", "sha256")
+# Settings that came later are stored, and count in the digest, only where they are used: an experiment that was begun
+# before them keeps its digest.
+_LATER = ("coarse_labels", "class_counts", "init_body")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,11 @@ class LeaveOutConfig:
         l2: 0 or more.
         dtype: "float32" or "float64".
         record_steps: ascending steps after which the predictions of the full network are kept.
+        coarse_labels: labels of the data set that each class is made of, in place of `classes`; empty where each
+            label is a class.
+        class_counts: (label of the data set, training examples of it), some labels; the others give the rest.
+        init_body: only the body is taken from the checkpoint: all variables but those whose shape follows the number
+            of outputs, which have the values of the seed.
         fingerprint: of the data; None until they have been seen.
 
     Raises:
@@ -74,6 +82,9 @@ class LeaveOutConfig:
     l2: float = 0.0
     dtype: str = "float32"
     record_steps: tuple[int, ...] = ()
+    coarse_labels: tuple[tuple[int, ...], ...] = ()
+    class_counts: tuple[tuple[int, int], ...] = ()
+    init_body: bool = False
     fingerprint: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +106,25 @@ class LeaveOutConfig:
                 f"--record_steps={','.join(map(str, steps))}: expected ascending steps from 0 to {self.num_steps} "
                 "(--num_steps), each once"
             )
+        if self.init_body and self.init_checkpoint is None:
+            raise errors.InvalidValueError(
+                "--init_body: takes the body of a network from --init_checkpoint, which is not given; name it"
+            )
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Refuses classes without sense; which labels there are, the data set says later."""
+        if self.coarse_labels and (len(self.coarse_labels) < 2 or not all(self.coarse_labels)):
+            raise errors.InvalidValueError(
+                f"--coarse_labels={[list(members) for members in self.coarse_labels]}: expected at least two classes, "
+                "each of at least one label"
+            )
+        labels = [label for label, _ in self.class_counts]
+        if len(set(labels)) < len(labels) or any(number < 0 for _, number in self.class_counts):
+            raise errors.InvalidValueError(
+                f"--class_counts={','.join(f'{label}:{number}' for label, number in self.class_counts)}: expected "
+                "each label once, with a number of examples, 0 or more"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` is its inverse. Its member sha256 is a digest of all that decides the networks."""
@@ -105,8 +135,11 @@ class LeaveOutConfig:
             "noise": None if self.noise is None else self.noise.to_json(),
             "architecture_options": dict(self.architecture_options),
             "record_steps": list(self.record_steps),
+            "coarse_labels": [list(members) for members in self.coarse_labels],
+            "class_counts": [list(pair) for pair in self.class_counts],
             "fingerprint": None if self.fingerprint is None else dict(self.fingerprint),
         }
+        stored = {name: value for name, value in stored.items() if value or name not in _LATER}
         decisive = {name: value for name, value in stored.items() if name not in _PLACES}
         return stored | {"sha256": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()}
 
@@ -127,7 +160,9 @@ class LeaveOutConfig:
             DamagedFileError: members are missing or unknown, or values are of another type or outside their range.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if value.get("schema_version") != SCHEMA_VERSION or set(value) != names | {"schema_version", "sha256"}:
+        known = {name: value[name] for name in value if name not in _LATER}
+        expected = (names - set(_LATER)) | {"schema_version", "sha256"}
+        if value.get("schema_version") != SCHEMA_VERSION or set(known) != expected:
             raise errors.DamagedFileError(
                 f"{where}: schema version {value.get('schema_version')!r} with members {sorted(value)}, expected "
                 f"version {SCHEMA_VERSION} as ground_truth_effects writes it; delete the folder and run it again"
@@ -138,9 +173,11 @@ class LeaveOutConfig:
                 "classes": tuple(value["classes"]),
                 "record_steps": tuple(value["record_steps"]),
                 "noise": None if noise is None else label_noise.LabelNoise.from_json(noise),
+                "coarse_labels": tuple(tuple(members) for members in value.get("coarse_labels", ())),
+                "class_counts": tuple((label, number) for label, number in value.get("class_counts", ())),
             }
-            return cls(**{name: value[name] for name in names} | own)
-        except (TypeError, AttributeError, errors.InvalidValueError) as error:
+            return cls(**{name: value[name] for name in names if name in value} | own)
+        except (TypeError, AttributeError, ValueError) as error:
             raise errors.DamagedFileError(f"{where}: {error}; delete the folder and run the command again") from error
 
 

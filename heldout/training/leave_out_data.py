@@ -73,14 +73,21 @@ def of_dataset(config: leave_out_config.LeaveOutConfig, dataset: dataset_lib.Dat
         MismatchError: the data are not those of the fingerprint.
     """
     drawn = leave_out_draw.draw(
-        dataset, config.classes, config.num_train, config.num_val, config.data_seed, config.val_split
+        dataset,
+        config.classes,
+        config.num_train,
+        config.num_val,
+        config.data_seed,
+        config.val_split,
+        coarse_labels=config.coarse_labels,
+        class_counts=dict(config.class_counts),
     )
     clean = drawn.numbered(dataset.train.label)
     label = clean[drawn.train_index]
     if config.noise is not None:
         label = _noisy(config.noise, clean[drawn.pool], drawn)
     dtype = np.dtype(config.dtype)
-    num_classes = len(drawn.classes)
+    num_classes = drawn.num_classes
     val = dataset.split(drawn.val_split)
     data = LeaveOutData(
         train_index=drawn.train_index,
@@ -103,9 +110,9 @@ def of_dataset(config: leave_out_config.LeaveOutConfig, dataset: dataset_lib.Dat
 
 def _noisy(noise: label_noise.LabelNoise, pool_label: np.ndarray, drawn: leave_out_draw.ClassDraw) -> np.ndarray:
     """Labels of the drawn examples, changed: shares are of these, maps are of places in the classes."""
-    noise = noise.for_dataset(f"classes numbered 0 to {len(drawn.classes) - 1}")
+    noise = noise.for_dataset(f"classes numbered 0 to {drawn.num_classes - 1}")
     among = np.flatnonzero(np.isin(drawn.pool, drawn.train_index))
-    return label_noise.noisy_labels(noise, pool_label, len(drawn.classes), among=among)[among]
+    return label_noise.noisy_labels(noise, pool_label, drawn.num_classes, among=among)[among]
 
 
 def _inputs(dataset: dataset_lib.Dataset, images: np.ndarray, dtype: np.dtype) -> np.ndarray:

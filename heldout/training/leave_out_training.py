@@ -7,18 +7,19 @@ exactly that of gradient descent on the mean loss of what is left (convention `m
     w_r <- w_r - lr (sum_i weight[r, i] (f(x_i; w_r) - y_i) df(x_i; w_r)/dw + l2 (w_r - w0))
 
 The network is a function of its weights and one input: batch normalisation uses stored averages, as in evaluation.
+
+Where one step of one network would take much memory, its gradient is summed over parts of the examples. How large they
+are follows from the network alone, so that a run that goes on elsewhere rounds as it did before.
 """
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
-import sonnet as snt
 import tensorflow as tf
 
-from heldout import subsets
-from heldout.models import registry as models
 from heldout.training import (
     ensemble,
     ensemble_rules,
@@ -27,12 +28,15 @@ from heldout.training import (
     leave_out_config,
     leave_out_data,
     leave_out_files,
+    leave_out_networks,
 )
 from zoo import checkpoints, errors, files
 
 # Between two words about how far a training is.
 _STEPS_A_CALL = 20
 _EXAMPLES_A_CALL = 512
+# What the gradient of one part of the examples may take.
+_PART_BYTES = 4 << 30
 # Called with the number of steps done.
 Report = Callable[[int], None]
 
@@ -71,7 +75,7 @@ class LeaveOutTrainer:
         num_workers: int = 1,
     ) -> None:
         self._config, self._data = config, data
-        self._module = _initialised(config, data)
+        self._module = leave_out_networks.initialised(config, data)
         self._initial = learners.read_values(self._module)
         self._targets = data.targets(data.train_label)
         self.runs_per_group = self._members(runs_per_group, device, num_workers)
@@ -82,8 +86,19 @@ class LeaveOutTrainer:
             return 1
         if wanted is not None:
             return wanted
-        cost = group_size.step_cost(self._module, self._data.image_shape, self._config.num_train, self._config.dtype)
-        return group_size.choose(cost, device, group_size.free_memory(device, num_workers))
+        return group_size.choose(self._step_cost, device, group_size.free_memory(device, num_workers))
+
+    @functools.cached_property
+    def _step_cost(self) -> group_size.StepCost:
+        """Of one network and all examples."""
+        return group_size.step_cost(self._module, self._data.image_shape, self._config.num_train, self._config.dtype)
+
+    @functools.cached_property
+    def examples_per_part(self) -> int:
+        """Of how many examples the gradient of a network that is trained alone is formed at a time."""
+        cost, num_train = self._step_cost, self._config.num_train
+        activations = cost.memory_of_activations
+        return num_train if activations <= _PART_BYTES else max(1, num_train * _PART_BYTES // activations)
 
     def train_full(self, folder: files.PathLike, report: Report | None = None) -> None:
         """Trains on all examples; writes both checkpoints and, last, full_run.npz.
@@ -227,7 +242,7 @@ class LeaveOutTrainer:
                 # Also for one network alone, which then rounds as the others do.
                 learner: learners.Learner = ensemble.EnsembleLearner(self._module, num_runs)
             else:
-                learner = learners.SingleLearner(_built(self._config, self._data, self._config.dtype))
+                learner = learners.SingleLearner(leave_out_networks.build(self._config, self._data, self._config.dtype))
             self._learners[num_runs] = (learner, self._make_advance(learner), _make_predict(learner))
         return self._learners[num_runs]
 
@@ -238,15 +253,33 @@ class LeaveOutTrainer:
         inputs, targets = tf.constant(self._data.train_inputs), tf.constant(self._targets)
         rate, l2 = (tf.constant(value, config.dtype) for value in (config.learning_rate, config.l2))
 
+        def gradient_of(images: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                residual = learner.logits(images, is_training=False) - label
+                loss = tf.reduce_sum(weight[:, :, None] * tf.square(residual)) / 2
+            return list(tape.gradient(loss, variables, unconnected_gradients="zero"))
+
+        size = self.examples_per_part if learner.num_runs == 1 else len(inputs)
+
+        def summed(images: tf.Tensor, weight: tf.Tensor) -> list[tf.Tensor]:
+            if size >= len(inputs):
+                return gradient_of(images, targets, weight)
+
+            def add(start: tf.Tensor, total: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                rows = slice(start, start + size)
+                part = gradient_of(images[:, rows], targets[rows], weight[:, rows])
+                return start + size, [one + other for one, other in zip(total, part, strict=True)]
+
+            zeros = [tf.zeros_like(variable) for variable in variables]
+            starts = tf.constant(0), zeros
+            return tf.while_loop(lambda start, _: start < len(inputs), add, starts, parallel_iterations=1)[1]
+
         @tf.function
         def advance(weight: tf.Tensor, num_steps: tf.Tensor) -> None:
             images = tf.broadcast_to(inputs, [learner.num_runs, *inputs.shape])
             for _ in tf.range(num_steps):
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(variables)
-                    residual = learner.logits(images, is_training=False) - targets
-                    loss = tf.reduce_sum(weight[:, :, None] * tf.square(residual)) / 2
-                gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
+                gradients = summed(images, weight)
                 for variable, gradient, start in zip(variables, gradients, initial, strict=True):
                     pull = gradient + l2 * (variable - start) if config.l2 else gradient
                     variable.assign_sub(rate * pull)
@@ -262,7 +295,8 @@ class LeaveOutTrainer:
         predict = self._learner(num_runs)[2]
 
         def of(inputs: np.ndarray) -> np.ndarray:
-            parts = [inputs[start : start + _EXAMPLES_A_CALL] for start in range(0, len(inputs), _EXAMPLES_A_CALL)]
+            size = self.examples_per_part if self.examples_per_part < self._config.num_train else _EXAMPLES_A_CALL
+            parts = [inputs[start : start + size] for start in range(0, len(inputs), size)]
             return np.concatenate([predict(tf.constant(part)).numpy() for part in parts], axis=1)
 
         return _Trained(of(self._data.train_inputs), of(self._data.val_inputs))
@@ -285,36 +319,6 @@ def _make_predict(learner: learners.Learner) -> Callable[..., tf.Tensor]:
         return learner.logits(images, is_training=False)
 
     return predict
-
-
-def _built(config: leave_out_config.LeaveOutConfig, data: leave_out_data.LeaveOutData, dtype: str) -> tf.Module:
-    """A network whose variables have the values of the seed."""
-    tf.random.set_seed(subsets.seed(("ground_truth_effects", 0.5, config.seed), "initialisation") % (1 << 31))
-    return models.build(
-        config.architecture,
-        data.num_outputs,
-        data.image_shape,
-        config.architecture_options,
-        dtype=tf.as_dtype(dtype),
-    )
-
-
-def _initialised(config: leave_out_config.LeaveOutConfig, data: leave_out_data.LeaveOutData) -> tf.Module:
-    """The network before its first step."""
-    module = _built(config, data, config.dtype)
-    if config.init_checkpoint is not None:
-        checkpoints.restore(module, config.init_checkpoint)
-    elif any(isinstance(part, snt.BatchNorm) for part in module.submodules):
-        raise errors.InvalidValueError(
-            f"--arch={config.architecture}: has batch normalisation, which needs averages of a trained network; give "
-            "--init_checkpoint, or an architecture without it, such as conv5 with the option batch_norm false"
-        )
-    elif config.dtype != "float32":
-        # The same draws in every type, so that one can be held against the other.
-        drawn = learners.read_values(_built(config, data, "float32"))
-        for key, variable in checkpoints.model_variables(module).items():
-            variable.assign(tf.cast(drawn[key], variable.dtype))
-    return module
 
 
 def _loss(prediction: np.ndarray, target: np.ndarray) -> float:

@@ -1,21 +1,23 @@
 """Columns of scores by training example, from an npz file or a table.
 
 A file has train_index, whole numbers [n], and beside it columns of a number for each of these examples. Of an npz file
-all members of that shape are columns, of Parquet and CSV all columns of numbers.
+all members of that shape are columns, of Parquet and CSV all columns of numbers; but for what says how sure another
+column is, such as its standard error. known_scores.py lists files that are read without train_index.
 """
 
+from collections.abc import Collection, Mapping
 import dataclasses
 import pathlib
-import zipfile
 
 import numpy as np
 
+from scripts.unique_information import column_files, known_scores
 from zoo import errors, files, npz
 
-INDEX_NAME = "train_index"
-_TABLES = (".parquet", ".csv")
+INDEX_NAME = known_scores.INDEX_NAME
 # Of the example, not of how it scores.
-_NO_SCORES = ("train_label", "clean_train_label", "label", "clean_label", "is_changed")
+_LABELS = ("train_label", "label")
+_NO_SCORES = (*_LABELS, "clean_train_label", "clean_label", "is_changed")
 _POSITIONS = "_index"
 
 
@@ -27,11 +29,13 @@ class ScoreColumns:
         path: where they were read from.
         train_index: int64 [n], positions in the training split, each once.
         columns: float64 [n] by name; NaN where there is no value.
+        label: int64 [n], labels that the file has beside the scores; None where it has none.
     """
 
     path: pathlib.Path
     train_index: np.ndarray
     columns: dict[str, np.ndarray]
+    label: np.ndarray | None = None
 
     def column(self, name: str | None) -> np.ndarray:
         """One column; None for the only one.
@@ -59,7 +63,7 @@ def read(path: files.PathLike) -> ScoreColumns:
     """Reads scores.
 
     Args:
-        path: ends in .npz, .parquet or .csv.
+        path: ends in .npz, .parquet or .csv; or the published .npy of MNIST.
 
     Raises:
         MissingFileError: there is no such file.
@@ -69,9 +73,10 @@ def read(path: files.PathLike) -> ScoreColumns:
     path = pathlib.Path(path)
     if not path.is_file():
         raise errors.MissingFileError(f"{path}: no such file; expected scores as .npz, .parquet or .csv")
-    if path.suffix not in (".npz", *_TABLES):
+    readers = {".npz": _npz, ".npy": known_scores.of_mnist, **dict.fromkeys(column_files.TABLES, _table)}
+    if path.suffix not in readers:
         raise errors.InvalidValueError(f"{path}: expected the ending .npz, .parquet or .csv; rename or convert it")
-    arrays = _npz(path) if path.suffix == ".npz" else _table(path)
+    arrays = readers[path.suffix](path)
     index = arrays.pop(INDEX_NAME, None)
     if index is None or index.dtype.kind not in "iu" or index.ndim != 1 or not len(index):
         raise errors.InvalidValueError(
@@ -81,37 +86,32 @@ def read(path: files.PathLike) -> ScoreColumns:
     columns = {
         name: array.astype(np.float64)
         for name, array in arrays.items()
-        if array.dtype.kind in "iufb" and array.shape == index.shape and _is_score(name)
+        if array.dtype.kind in "iufb" and array.shape == index.shape and _is_score(name, arrays)
     }
     if not columns or len(np.unique(index)) < len(index):
         raise errors.InvalidValueError(
             f"{path}: has {len(columns)} columns of numbers for {len(np.unique(index))} examples in {len(index)} rows; "
             "expected at least one column, and each example once"
         )
-    return ScoreColumns(path, index.astype(np.int64), columns)
+    return ScoreColumns(path, index.astype(np.int64), columns, _label(arrays, index.shape))
 
 
-def _is_score(name: str) -> bool:
-    return name not in _NO_SCORES and not name.endswith(_POSITIONS)
+def _label(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+    for name in _LABELS:
+        if name in arrays and arrays[name].dtype.kind in "iu" and arrays[name].shape == shape:
+            return arrays[name].astype(np.int64)
+    return None
+
+
+def _is_score(name: str, names: Collection[str]) -> bool:
+    return name not in _NO_SCORES and not name.endswith(_POSITIONS) and known_scores.is_score(name, names)
 
 
 def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise errors.DamagedFileError(f"{path}: not a readable npz file ({error}). {npz.REPAIR}") from error
-    return npz.read(path, names)
+    names = column_files.npz_names(path)
+    known = known_scores.of_npz(path, names)
+    return npz.read(path, names) if known is None else known
 
 
 def _table(path: pathlib.Path) -> dict[str, np.ndarray]:
-    import pyarrow  # heavy, and not needed by those who only ask for help
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    reader = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.csv.read_csv
-    try:
-        table = reader(path)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise errors.DamagedFileError(f"{path}: cannot be read ({error!s:.100}). {npz.REPAIR}") from error
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return known_scores.of_table(path, column_files.table(path))

@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from heldout.running import settings as settings_text
-from heldout.scoring import agreement, score_tables
+from heldout.scoring import agreement
 from heldout.training import leave_out_files
-from scripts.unique_information import score_columns
-from zoo import errors, files
+from scripts.unique_information import result_tables, score_columns
+from zoo import errors
 
-SCHEMA_VERSION = 1
 QUANTITIES = (
     "squared_weight_change",
     "squared_prediction_change",
@@ -79,10 +77,7 @@ class AgreementConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._items()}
-
-    def _items(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
+        return result_tables.settings(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,29 +205,15 @@ def check_outdir(config: AgreementConfig, *, overwrite: bool) -> None:
     Raises:
         MismatchError: there is another, and it may not; names the differences.
     """
-    path = pathlib.Path(config.outdir) / RESULTS_NAME
-    if overwrite or not path.exists():
-        return
-    stored = files.read_json(path).get("config", {})
-    # The folder itself may have been moved.
-    differences = settings_text.differences(stored, config.to_json(), ignored=("outdir",))
-    if differences:
-        raise errors.MismatchError(
-            f"{path}: holds another comparison:\n{differences}\nChoose another --outdir, or replace it with --overwrite"
-        )
+    result_tables.check(pathlib.Path(config.outdir) / RESULTS_NAME, config.to_json(), overwrite=overwrite)
 
 
 def write(config: AgreementConfig, found: Sequence[Comparison]) -> list[pathlib.Path]:
     """Writes the table as JSON and CSV; returns their paths."""
     rows = [one.row() for one in found]
     folder = pathlib.Path(config.outdir)
-    files.write_json(
-        folder / RESULTS_NAME, {"schema_version": SCHEMA_VERSION, "config": config.to_json(), "rows": rows}
-    )
-    columns: dict[str, np.ndarray | None] = {
-        name: np.array([math.nan if row[name] is None else row[name] for row in rows]) for name in rows[0]
-    }
-    score_tables.write(folder / TABLE_NAME, columns, "csv")
+    result_tables.write(folder / RESULTS_NAME, config.to_json(), {"rows": rows})
+    result_tables.write_csv(folder / TABLE_NAME, rows)
     return [folder / RESULTS_NAME, folder / TABLE_NAME]
 
 

@@ -1,7 +1,6 @@
 """Scatter plots of scores beside the truth of training without each example."""
 
 from collections.abc import Sequence
-import io
 import pathlib
 import re
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from heldout.report import drawing
-from scripts.unique_information import truth_agreement
-from zoo import files
+from scripts.unique_information import result_tables, truth_agreement
 
 _INCHES = (7.6, 3.6)
-_DOTS_PER_INCH = 160
 _LABELS = {
     "squared_weight_change": "|Δw|², retrained",
     "squared_prediction_change": "mean |Δf|² on validation, retrained",
@@ -32,14 +29,12 @@ def write(folder: pathlib.Path, found: Sequence[truth_agreement.Comparison]) -> 
         found: what is compared.
     """
     import matplotlib  # heavy, and not needed by those who only ask for help
-    from matplotlib.backends import backend_agg
     from matplotlib.figure import Figure
 
     paths = []
     for one in found:
         with matplotlib.rc_context(drawing.STYLE):
             figure = Figure(figsize=_INCHES, layout="constrained")
-            backend_agg.FigureCanvasAgg(figure)
             linear, logarithmic = figure.subplots(1, 2)
             _panel(linear, one, is_log=False)
             _panel(logarithmic, one, is_log=True)
@@ -48,12 +43,7 @@ def write(folder: pathlib.Path, found: Sequence[truth_agreement.Comparison]) -> 
                 f"{one.found.spearman.value:.3f}, {one.found.num_examples} examples"
             )
             figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
-        path = folder / name_of(one)
-        with files.write_whole(path) as temporary:
-            temporary.write_bytes(picture.getvalue())
-        paths.append(path)
+        paths.append(result_tables.write_figure(folder / name_of(one), figure))
     return paths
 
 

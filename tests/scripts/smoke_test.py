@@ -582,6 +582,24 @@ def test_the_most_influential_examples_are_dropped_and_random_ones_beside_them(z
     assert "holds another comparison" in other.stderr
 
 
+def test_unique_information_and_the_kernel_that_it_is_of(tmp_path):
+    experiment = ["--dataset=digits", "--classes=3,8", "--num_train=40", "--num_val=20", "--noprogress"]
+    arguments = [*experiment, "--learning_rate=0.05", "--num_steps=100", f"--outdir={tmp_path}/information"]
+    result = start("compute_unique_information", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "40 training, 20 validation examples, 1 output" in result.stdout
+    again = start("compute_unique_information", *arguments)
+    assert "(was there, nothing to do)" in again.stdout
+    other = start("compute_unique_information", *arguments, "--measure=weights")
+    assert other.returncode == 1
+    assert "results of other settings are here" in other.stderr
+    result = start("compute_ntk", *experiment, f"--outdir={tmp_path}/ntk")
+    assert result.returncode == 0, result.stderr
+    assert "full kernel [40, 40] float32 of 40 training examples" in result.stdout
+    kernels = [np.load(tmp_path / name) for name in ("ntk/kernel/values.npy", "information/kernel/train.npy")]
+    np.testing.assert_array_equal(*kernels)
+
+
 def test_networks_without_single_examples_are_held_against_scores(tmp_path):
     truth = [f"--outdir={tmp_path}/truth", "--dataset=digits", "--classes=3,8", "--num_train=40", "--num_val=20"]
     truth += ['--arch_options={"hidden_sizes": [8]}', "--learning_rate=0.1", "--num_steps=20", "--workers=1"]
@@ -603,6 +621,62 @@ def test_networks_without_single_examples_are_held_against_scores(tmp_path):
         *("agreement.json", "agreement.csv"),
         *(f"scatter_s_weights_squared_{name}_change.png" for name in ("weight", "prediction")),
     }
+
+
+def test_scores_find_changed_labels_differ_between_groups_and_say_what_to_drop(tmp_path):
+    experiment = ["--dataset=digits", '--coarse_labels={"0": [0, 2], "1": [1, 3]}', "--class_counts=2:5"]
+    experiment += ["--num_train=40", "--num_val=20", "--label_noise=0.1", '--arch_options={"hidden_sizes": [8]}']
+    experiment += ["--learning_rate=0.05", "--num_steps=20", "--workers=1", "--progress=false"]
+    truth = f"{tmp_path}/truth"
+    assert start("ground_truth_effects", *experiment, f"--outdir={truth}", "--runs_per_group=40").returncode == 0
+    scores = [f"--scores={truth}/ground_truth.npz", "--column=squared_weight_change"]
+    result = start("detect_mislabeled", *scores, f"--experiment={truth}", f"--outdir={tmp_path}/found")
+    assert result.returncode == 0, result.stderr
+    assert "ground_truth.npz: squared_weight_change  AUROC 0." in result.stdout
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {
+        *("mislabeled.json", "mislabeled.csv", "roc.png", "scores.png")
+    }
+    arguments = [f"--experiment={truth}", "--by=subclass", f"--outdir={tmp_path}/groups"]
+    result = start("compare_groups", *scores, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "ground_truth.npz: squared_weight_change, by subclass" in result.stdout
+    assert "(5 examples)" in result.stdout
+    other = start("compare_groups", *scores, *arguments, "--method=newcombe")
+    assert "method: stored 'delong', asked for 'newcombe'" in other.stderr
+    arguments = [*scores, f"--outdir={tmp_path}/summary", "--ratios=0,0.5", "--num_seeds=1"]
+    result = start("summarize_dataset", *experiment, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "50% (20)  20" in result.stdout
+    assert (tmp_path / "summary" / "summary.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sources_are_mixed_points_animated_and_experiments_printed(tmp_path):
+    arguments = ["--first=digits", "--second=digits", "--reverse_second", f"--output={tmp_path}/mixed.npz"]
+    result = start("mix_sources", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(
+        "training: 718 of first, 80 of second; test: 179 of first, 179 of second\nwritten: "
+    )
+    assert "was there, nothing to do" in start("mix_sources", *arguments).stdout
+    other = start("mix_sources", *arguments, "--share=0.2")
+    assert other.returncode == 2
+    assert "is there with other content; choose another name, or give --overwrite" in other.stderr
+    assert "written: " in start("mix_sources", *arguments, "--share=0.2", "--overwrite").stdout
+    wrong = start("mix_sources", *arguments[:3], "--output=mixed.csv")
+    assert "--output=mixed.csv: expected a name that ends in .npz" in wrong.stderr
+    points = ["--dataset=gaussians", "--num_train=10", "--num_val=10", "--label_noise=symmetric:1", "--num_steps=30"]
+    points += ['--arch_options={"hidden_sizes": [8]}', "--learning_rate=0.05", "--num_frames=3", "--grid_size=9"]
+    points += [f"--outdir={tmp_path}/animation"]
+    result = start("animate_unique_information", *points)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^step 30: \d of 10 points on the wrong side of the boundary; most ", result.stdout)
+    assert (tmp_path / "animation" / "animation.gif").read_bytes().startswith(b"GIF89a")
+    assert "animation (was there, nothing to do): " in start("animate_unique_information", *points).stdout
+    other = start("animate_unique_information", *points, "--measure=weights")
+    assert "measure: stored 'predictions', asked for 'weights'" in other.stderr
+    result = start("reproduce_unique_information", "--print_commands")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("# mnist-mlp: ")
 
 
 def test_networks_of_two_widths_are_trained_and_their_input_jacobians_measured_and_drawn(dataset, tmp_path):

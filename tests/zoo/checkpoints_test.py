@@ -241,6 +241,20 @@ def test_wrong_shape(written):
     assert "model/heads/plain/0/w (model (4, 5), file (4, 3))" in message
 
 
+def test_variables_that_are_left_out_keep_their_values_and_all_others_must_match(written):
+    heads = [key for key in checkpoints.model_variables(built(Net())) if key.startswith("model/heads/")]
+    model = randomized(built(Net(num_classes=5)), 3)
+    before = values_of(model)
+    checkpoints.restore(model, written[1], without=heads)
+    stored, found = values_of(written[0]), values_of(model)
+    assert len(heads) == 4
+    assert_same_values({key: found[key] for key in heads}, {key: before[key] for key in heads})
+    body = set(stored) - set(heads)
+    assert_same_values({key: found[key] for key in body}, {key: stored[key] for key in body})
+    with pytest.raises(errors.MismatchError, match=r"1 of another shape: model/heads/plain/0/w"):
+        checkpoints.restore(model, written[1], without=[key for key in heads if key != "model/heads/plain/0/w"])
+
+
 def test_wrong_dtype(written):
     assert "1 of another dtype: model/steps (model int64, file int32)" in refused(built(OtherType()), written[1])
 

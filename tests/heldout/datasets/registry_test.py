@@ -19,6 +19,17 @@ def test_digits_by_name():
     assert registry.load("digits").name == "digits"
 
 
+def test_gaussians_by_name():
+    data = registry.load("gaussians")
+    assert registry.identify("gaussians") == (data.name, data.version) == ("gaussians", "1")
+
+
+def test_images_of_differing_sizes_by_name_and_size(tmp_path):
+    assert registry.identify("cats_vs_dogs_64") == ("cats_vs_dogs_64", "4.0.1")
+    with pytest.raises(errors.MissingFileError, match=r"tfds.load\('cassava:0.1.0'"):
+        registry.load("cassava_64", str(tmp_path))
+
+
 def test_npz_by_path(tmp_path):
     images, label = np.zeros((2, 3, 3), np.uint8), np.array([0, 1])
     path = tmp_path / "own.npz"
@@ -64,9 +75,9 @@ def test_identify_needs_neither_data_nor_tensorflow():
 
 
 @pytest.mark.parametrize("program", [registry.load, registry.identify])
-@pytest.mark.parametrize("name", ["cifar", "", "npz", "MNIST"])
+@pytest.mark.parametrize("name", ["cifar", "", "npz", "MNIST", "cats_vs_dogs", "cats_vs_dogs_0", "dogs_64"])
 def test_unknown_names(name, program):
-    with pytest.raises(errors.InvalidValueError, match=r"unknown; use one of digits, mnist.* or npz:PATH"):
+    with pytest.raises(errors.InvalidValueError, match=r"unknown; use one of digits, gaussians, mnist.* or npz:PATH"):
         program(name)
 
 

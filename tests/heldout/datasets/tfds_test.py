@@ -96,6 +96,21 @@ def test_stored_order_of_cifar_is_pinned():
     assert tfds.stored_order("train", 50000)[:4].tolist() == [16399, 1680, 47917, 17307]
 
 
+def test_letters_lie_in_a_folder_of_their_own_and_are_given_upright(tmp_path, monkeypatch):
+    _write(tmp_path, "letters", "3.1.0", shape=(6, 5, 1))
+    (tmp_path / "emnist").mkdir()
+    (tmp_path / "letters").rename(tmp_path / "emnist" / "letters")
+    settings = {"folder": "emnist/letters", "is_transposed": True, "balanced": False}
+    assert {name: getattr(tfds.PINNED["emnist_letters"], name) for name in settings} == settings
+    _pin(monkeypatch, "emnist_letters", **settings)
+    loaded = tfds.load("emnist_letters", str(tmp_path))
+    reference = _reference(tmp_path / "emnist", "letters", "3.1.0", "train")
+    assert (loaded.name, loaded.image_shape) == ("emnist_letters", (5, 6, 1))
+    np.testing.assert_array_equal(loaded.train.images[3, :, :, 0], reference[3]["image"][:, :, 0].T)
+    with pytest.raises(errors.MissingFileError, match=r"tfds.load\('emnist/letters:3.1.0'"):
+        tfds.load("emnist_letters", str(tmp_path / "gone"))
+
+
 def test_several_files_are_read_one_after_the_other(tmp_path, monkeypatch):
     directory = _write(tmp_path)
     record = directory / "mnist-train.tfrecord-00000-of-00001"

@@ -43,9 +43,28 @@ def test_a_config_returns_from_json_and_its_digest_tells_what_decides():
     assert len({config(**other).sha256 for other in [{}, *others]}) == len(others) + 1
 
 
+def test_settings_that_came_later_count_only_where_they_are_used():
+    # As it was before coarse labels and counts of labels could be asked for.
+    known = "b717770aeeda3a1f3fc850eab89df55376c0b02bd725b6ca62ea8a8c260385f5"
+    assert config().sha256 == known
+    assert not {"coarse_labels", "class_counts"} & set(config().to_json())
+    used = [
+        config(classes=(), coarse_labels=((0, 2), (1, 3))),
+        config(classes=(), coarse_labels=((0, 1), (2, 3))),
+        config(class_counts=((3, 50), (8, 10))),
+    ]
+    assert len({known, *(one.sha256 for one in used)}) == 4
+    for one in used:
+        assert leave_out_config.LeaveOutConfig.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
+        ({"coarse_labels": ((1, 2),)}, r"--coarse_labels=\[\[1, 2\]\]: expected at least two classes"),
+        ({"coarse_labels": ((1, 2), ())}, "each of at least one label"),
+        ({"class_counts": ((1, 2), (1, 3))}, "--class_counts=1:2,1:3: expected each label once"),
+        ({"class_counts": ((1, -2),)}, "--class_counts=1:-2"),
         ({"num_train": 1}, "--num_train=1: expected a whole number from 2"),
         ({"num_steps": 0}, "--num_steps=0: expected a whole number from 1"),
         ({"seed": True}, "--seed=True"),
@@ -65,7 +84,14 @@ def test_values_out_of_range_are_refused(members, message):
 
 def test_a_damaged_config_is_refused():
     stored = config().to_json()
-    for change in ({"schema_version": 9}, {"more": 1}, {"classes": 3}, {"num_val": 0}, {"noise": {"kind": "odd"}}):
+    for change in (
+        {"schema_version": 9},
+        {"more": 1},
+        {"classes": 3},
+        {"num_val": 0},
+        {"noise": {"kind": "odd"}},
+        {"class_counts": [[1, 2, 3]]},
+    ):
         with pytest.raises(errors.DamagedFileError, match="delete the folder"):
             leave_out_config.LeaveOutConfig.from_json(stored | change)
 
@@ -94,6 +120,60 @@ def test_the_draw_is_of_the_classes_without_overlap(dataset):
     of_test = leave_out_draw.draw(dataset, (3, 8), 100, 40, 0, "test")
     assert set(dataset.test.label[of_test.val_index]) == {3, 8}
     assert leave_out_draw.draw(dataset, (), 100, 50, 0, "train").classes == tuple(range(10))
+
+
+def test_some_labels_are_as_frequent_as_asked_for_and_validation_is_as_ever(dataset):
+    label = dataset.train.label
+    plain = leave_out_draw.draw(dataset, (4, 9), 100, 80, 0, "train")
+    rare = leave_out_draw.draw(dataset, (4, 9), 100, 80, 0, "train", class_counts={9: 10})
+    assert np.bincount(label[rare.train_index], minlength=10)[[4, 9]].tolist() == [90, 10]
+    assert not np.intersect1d(rare.train_index, rare.val_index).size
+    assert (np.diff(rare.train_index) > 0).all()
+    np.testing.assert_array_equal(rare.val_index, plain.val_index)
+    # Each label gives the first ones of the draw: rare is a part of less rare, and of the plain draw.
+    more = leave_out_draw.draw(dataset, (4, 9), 100, 80, 0, "train", class_counts={4: 70, 9: 30})
+    of_nine = [one.train_index[label[one.train_index] == 9] for one in (rare, more, plain)]
+    assert set(of_nine[0]) < set(of_nine[1]) < set(of_nine[2])
+    of_test = leave_out_draw.draw(dataset, (4, 9), 100, 40, 0, "test", class_counts={9: 0})
+    assert (len(of_test.train_index), set(label[of_test.train_index])) == (100, {4})
+
+
+def test_classes_of_several_labels_keep_them_in_the_draw(dataset):
+    coarse = ((0, 2, 4), (3, 1))
+    drawn = leave_out_draw.draw(dataset, (), 100, 50, 0, "train", coarse_labels=coarse, class_counts={4: 5})
+    assert (drawn.classes, drawn.num_classes) == ((0, 2, 4, 3, 1), 2)
+    np.testing.assert_array_equal(drawn.numbered(np.arange(6)), [0, 1, 0, 1, 0, -1])
+    assert np.sum(dataset.train.label[drawn.train_index] == 4) == 5
+    asked = config(classes=(), coarse_labels=coarse, class_counts=((4, 5),))
+    data = leave_out_data.of_dataset(asked, dataset)
+    fine = dataset.train.label[data.train_index]
+    np.testing.assert_array_equal(data.clean_train_label, np.isin(fine, coarse[1]))
+    assert (data.num_outputs, np.sum(fine == 4)) == (1, 5)
+    assert np.sum(data.train_label != data.clean_train_label) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": (1, 2), "coarse_labels": ((1,), (2,))}, "--classes=1,2 with --coarse_labels: both say"),
+        ({"coarse_labels": ((1, 2), (2,))}, "--coarse_labels=1,2,2: expected at least two of the classes 0 to 9"),
+        (
+            {"classes": (1, 2), "class_counts": {3: 1}},
+            "--class_counts=3:1: expected numbers of some of the labels 1, 2",
+        ),
+        ({"classes": (1, 2), "class_counts": {1: 5, 2: 4}}, "with --num_train=10 as their sum"),
+        ({"classes": (1, 2), "class_counts": {1: 11}}, "with --num_train=10 as their sum"),
+        ({"classes": (1, 2), "class_counts": {1: 900}, "num_train": 200}, "expected numbers of some"),
+        (
+            {"classes": (1, 2), "class_counts": {1: 150}, "num_train": 150, "num_val": 100},
+            r"\d+ examples of 1 are left beside those",
+        ),
+    ],
+)
+def test_numbers_of_labels_that_cannot_be_are_refused(dataset, options, message):
+    defaults = {"classes": (), "num_train": 10, "num_val": 10, "seed": 0, "val_split": "train"}
+    with pytest.raises(errors.InvalidValueError, match=message):
+        leave_out_draw.draw(dataset, **(defaults | options))
 
 
 @pytest.mark.parametrize(

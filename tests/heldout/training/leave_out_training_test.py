@@ -197,3 +197,24 @@ def test_a_block_does_not_depend_on_those_before_it(tmp_path):
     other = again.train_block(tmp_path / "b", groups[1])
     assert other.name == paths[1].name
     assert other.read_bytes() == paths[1].read_bytes()
+
+
+def test_large_networks_form_their_gradient_part_by_part(tmp_path, monkeypatch):
+    settings = config(**_CONV, num_steps=4, dtype="float64")
+    whole, data = trainer(settings, runs_per_group=1)
+    assert whole.examples_per_part == 60
+    whole.train_full(tmp_path / "whole")
+    monkeypatch.setattr(leave_out_training, "_PART_BYTES", whole._step_cost.memory_of_activations * 25 // 60)
+    parts, _ = trainer(settings, runs_per_group=1)
+    # The last of three parts is smaller.
+    assert parts.examples_per_part == 25
+    parts.train_full(tmp_path / "parts")
+    group = (int(data.train_index[30]),)
+    effects = [
+        leave_out_files.read_effects(one.train_block(tmp_path / name, [group]))
+        for name, one in (("whole", whole), ("parts", parts))
+    ]
+    for name in ("squared_weight_change", "squared_prediction_change"):
+        np.testing.assert_allclose(*(getattr(one, name) for one in effects), rtol=1e-9)
+    ends = [leave_out_files.read_full_run(tmp_path / name)["train_prediction"] for name in ("whole", "parts")]
+    np.testing.assert_allclose(*ends, rtol=1e-12)
