@@ -82,6 +82,13 @@ _FORM = flags.DEFINE_enum(
     list(scoring_config.FORMS),
     "Compute with the kernel of training examples (dual) or with features (primal); auto takes the smaller.",
 )
+_START = flags.DEFINE_enum(
+    "start",
+    "checkpoint",
+    list(scoring_config.STARTS),
+    "Where linearised training begins: at --checkpoint, or first, at the initialisation, with what the network that is "
+    "linearised at --checkpoint says there: the training as it was, by the gradients of later.",
+)
 _SIGMA_WEIGHTS = flags.DEFINE_float(
     "sigma_weights", _DEFAULTS.sigma_weights, "Standard deviation of the noise of each weight."
 )
@@ -151,7 +158,9 @@ def _config() -> information_config.InformationConfig:
         outdir=choices.required_path("outdir", _OUTDIR.value),
         source=source,
         training=_training() if source.experiment is None else source.training(),
-        linearisation=scoring_config.LinearisationConfig(form=_FORM.value, **linearisation_flags.settings()),
+        linearisation=scoring_config.LinearisationConfig(
+            form=_FORM.value, start=_START.value, **linearisation_flags.settings()
+        ),
         scoring=_scoring(),
         groups=None if groups is None else os.path.abspath(groups),
         groups_sha256=None if groups is None else files.sha256_of_file(groups),

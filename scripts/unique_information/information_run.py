@@ -165,7 +165,8 @@ def _agreement(
 ) -> dict[str, Any] | None:
     """How far the linearised network is the one that was trained, where that is known."""
     source, settings = config.source, config.linearisation
-    if source.folder is None or source.experiment is None or settings.checkpoint != "first" or settings.head:
+    begins_there = settings.checkpoint == "first" or settings.start == "first"
+    if source.folder is None or source.experiment is None or not begins_there or settings.head:
         return None
     full_run = leave_out_files.read_full_run(source.folder, source.experiment.sha256)
     if full_run is None or config.training != source.training():

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from estimators import artifacts, examples, targets
+from estimators import artifacts, examples, parameters, targets
+from estimators.linearized import linear_models
 from heldout.datasets import registry
-from heldout.training import leave_out_config, leave_out_data, leave_out_files, leave_out_networks
+from heldout.training import leave_out_data, leave_out_files, leave_out_networks
 from scripts.attribution import model_sources, source_config
 from scripts.unique_information import network_source, scoring_config
 from zoo import checkpoints, errors, layout
@@ -32,6 +33,7 @@ class Network:
         val_label: [m].
         identity: what decides weights and examples, as JSON.
         clean_train_label: [n], before some were changed; None where that is not known.
+        start_weights: [P], where linearised training begins; None where at w0.
         epsilon: relative rounding of the gradients.
     """
 
@@ -42,6 +44,7 @@ class Network:
     val_label: np.ndarray
     identity: dict[str, Any]
     clean_train_label: np.ndarray | None = None
+    start_weights: np.ndarray | None = None
 
     @property
     def epsilon(self) -> float:
@@ -54,7 +57,11 @@ class Network:
         return int(self.train.labels.shape[1])
 
     def outputs(self, data: examples.Examples) -> np.ndarray:
-        """f0 [n, k], float64."""
+        """What the linearised network says where its training begins, [n, k] float64."""
+        if self.start_weights is not None:
+            model = linear_models.of(self.target, "checkpoint")
+            parts = [model.predict(batch.inputs, self.start_weights) for batch in data.batches(_BATCH)]
+            return np.concatenate(parts).astype(np.float64)
         parts = [
             np.asarray(self.target.predict(tf.nest.map_structure(tf.convert_to_tensor, batch.inputs)), np.float64)
             for batch in data.batches(_BATCH)
@@ -81,20 +88,39 @@ def _of_experiment(source: network_source.NetworkSource, config: scoring_config.
     experiment = source.experiment
     assert experiment is not None
     data = leave_out_data.of_dataset(experiment, registry.load(experiment.dataset, source.data_dir))
-    module = leave_out_networks.initialised(experiment, data)
-    prefix = _checkpoint(source, config.checkpoint)
-    if prefix is not None:
-        checkpoints.restore(module, prefix)
-    dtype = experiment.dtype if config.kernel_dtype == "auto" else config.kernel_dtype
-    if dtype != experiment.dtype:
-        module = _cast(experiment, data, module, dtype)
+    module = _module(source, config, data, config.checkpoint)
     target = targets.of(module, loss="squared_error", parameters=config.head)
+    dtype = target.dtype.as_numpy_dtype
     # The type of the experiment rounds inputs and targets first, as it does where the network is trained.
     arrays = {name: getattr(data, f"{name}_inputs").astype(dtype) for name in ("train", "val")}
     train = examples.Examples(arrays["train"], data.targets(data.train_label).astype(dtype), data.train_index)
     val = examples.Examples(arrays["val"], data.targets(data.val_label).astype(dtype), data.val_index)
     identity = _identity(target, train, val) | {"all_weights": _all_weights(module)}
-    return Network(target, train, val, data.train_label, data.val_label, identity, data.clean_train_label)
+    start_weights = None
+    if config.start == "first":
+        first = targets.of(_module(source, config, data, "first"), loss="squared_error", parameters=config.head)
+        start_weights = parameters.flatten([tf.convert_to_tensor(variable) for variable in first.variables]).numpy()
+        identity["start_weights"] = artifacts.weights_fingerprint(first)
+    return Network(
+        target, train, val, data.train_label, data.val_label, identity, data.clean_train_label, start_weights
+    )
+
+
+def _module(
+    source: network_source.NetworkSource,
+    config: scoring_config.LinearisationConfig,
+    data: leave_out_data.LeaveOutData,
+    checkpoint: str,
+) -> tf.Module:
+    """The network of an experiment, with the weights of a checkpoint."""
+    experiment = source.experiment
+    assert experiment is not None
+    module = leave_out_networks.initialised(experiment, data)
+    prefix = _checkpoint(source, checkpoint)
+    if prefix is not None:
+        checkpoints.restore(module, prefix)
+    dtype = experiment.dtype if config.kernel_dtype == "auto" else config.kernel_dtype
+    return module if dtype == experiment.dtype else leave_out_networks.cast(module, experiment, data, dtype)
 
 
 def _checkpoint(source: network_source.NetworkSource, name: str) -> str | None:
@@ -121,17 +147,6 @@ def _checkpoint(source: network_source.NetworkSource, name: str) -> str | None:
 
 def _is_there(prefix: pathlib.Path) -> bool:
     return os.path.isfile(f"{prefix}{layout.CHECKPOINT_DATA_SUFFIX}")
-
-
-def _cast(
-    experiment: leave_out_config.LeaveOutConfig, data: leave_out_data.LeaveOutData, module: tf.Module, dtype: str
-) -> tf.Module:
-    """The same network with weights of another type."""
-    other = leave_out_networks.build(experiment, data, dtype)
-    values = checkpoints.model_variables(module)
-    for key, variable in checkpoints.model_variables(other).items():
-        variable.assign(tf.cast(values[key], variable.dtype))
-    return other
 
 
 def _all_weights(module: tf.Module) -> str:

@@ -44,6 +44,7 @@ DYNAMICS = ("discrete", "continuous")
 CONVENTIONS = ("mean", "fixed", "published")
 PROJECTIONS = ("none", "random_subset", "sparse_signs", "hadamard")
 FORMS = ("auto", "dual", "primal")
+STARTS = ("checkpoint", "first")
 KERNEL_DTYPES = ("auto", "float32", "float64")
 INFINITY = math.inf
 
@@ -78,6 +79,8 @@ class LinearisationConfig:
 
     Attributes:
         checkpoint: "first", "last", a step of which there is a checkpoint, or the prefix of one: w0.
+        start: where linearised training begins: at the "checkpoint", or at "first", the initialisation, with the
+            outputs that the network linearised at the checkpoint has there; distances are then from there too.
         head: regular expression of the parameters that are trained, such as "layers/4/"; empty for all.
         projection: "none", or how gradients are projected, see `estimators.ntk.projected`.
         num_features: of a projection; for "random_subset" coordinates of each tensor.
@@ -87,6 +90,7 @@ class LinearisationConfig:
     """
 
     checkpoint: str = "first"
+    start: str = "checkpoint"
     head: str = ""
     projection: str = "none"
     num_features: int = 2000
@@ -96,18 +100,28 @@ class LinearisationConfig:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
-        known = (("projection", PROJECTIONS), ("form", FORMS), ("kernel_dtype", KERNEL_DTYPES))
+        known = (
+            *(("start", STARTS), ("projection", PROJECTIONS)),
+            *(("form", FORMS), ("kernel_dtype", KERNEL_DTYPES)),
+        )
         for name, values in known:
             if getattr(self, name) not in values:
                 raise errors.InvalidValueError(f"--{name}={getattr(self, name)}: expected one of {', '.join(values)}")
+        if self.start == "first" and self.checkpoint == "first":
+            raise errors.InvalidValueError(
+                "--start=first: training begins elsewhere than at --checkpoint, which is the first too; name another "
+                "checkpoint, such as last, or leave it out"
+            )
         if self.num_features < 1:
             raise errors.InvalidValueError(f"--num_features={self.num_features}: expected at least 1")
         if not 0 <= self.projection_seed < 1 << 32:
             raise errors.InvalidValueError(f"--projection_seed={self.projection_seed}: expected 0 to {(1 << 32) - 1}")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; settings of a projection only where there is one."""
+        """A JSON object; settings of a projection, and another start, only where there is one."""
         stored = dataclasses.asdict(self)
+        if self.start == "checkpoint":
+            del stored["start"]
         if self.projection == "none":
             del stored["num_features"], stored["projection_seed"]
         return stored

@@ -137,6 +137,29 @@ def trained(tmp_path_factory):
     return str(folder), config
 
 
+def test_training_of_the_network_linearised_at_the_end_begins_at_the_beginning(trained):
+    folder, config = trained
+    first = load(config, folder, kernel_dtype="float64")
+    last = load(config, folder, checkpoint="last", kernel_dtype="float64")
+    network = load(config, folder, checkpoint="last", start="first", kernel_dtype="float64")
+    weights = [np.concatenate([np.ravel(v.numpy()) for v in one.target.variables]) for one in (first, last)]
+    for data in (network.train, network.val):
+        expected = last.outputs(data).ravel() + explicit(last, data) @ (weights[0] - weights[1])
+        np.testing.assert_allclose(network.outputs(data).ravel(), expected, rtol=1e-10, atol=1e-12)
+        assert np.abs(network.outputs(data) - first.outputs(data)).max() > 1e-4
+    # The network itself stays where it is linearised.
+    np.testing.assert_array_equal(explicit(network, network.val), explicit(last, network.val))
+    assert network.identity != last.identity
+    by_seed = load(config, checkpoint=f"{folder}/checkpoints/step-20", start="first", kernel_dtype="float64")
+    np.testing.assert_array_equal(by_seed.outputs(network.val), network.outputs(network.val))
+    with pytest.raises(
+        errors.InvalidValueError, match=r"--start=first: training begins elsewhere than at --checkpoint"
+    ):
+        scoring_config.LinearisationConfig(start="first")
+    with pytest.raises(errors.InvalidValueError, match=r"--start=middle: expected one of checkpoint, first"):
+        scoring_config.LinearisationConfig(start="middle")
+
+
 def test_checkpoints_of_an_experiment(trained):
     folder, config = trained
     full = leave_out_files.read_full_run(folder, config.sha256)
