@@ -44,7 +44,13 @@ from heldout.datasets import registry
 from heldout.running import runners
 from heldout.training import leave_out_config, leave_out_data, leave_out_files
 from scripts import choices, cli, runner_flags, terminal
-from scripts.unique_information import experiment_flags, left_out_groups, score_columns, training_flags
+from scripts.unique_information import (
+    changed_labels,
+    experiment_flags,
+    left_out_groups,
+    score_columns,
+    training_flags,
+)
 from zoo import errors, files, stores
 
 _SHARED_FLAGS = (*experiment_flags.NAMES, *training_flags.NAMES, *runner_flags.NAMES)
@@ -70,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
     scores = _scores()
     terminal.quiet_tensorflow(config.dataset)
     data = leave_out_data.of_dataset(config, registry.load(config.dataset, how.data_dir))
-    score = None if scores is None else _score_at(scores, data.train_index)
+    score = None if scores is None else _score_at(scores, data)
     groups = left_out_groups.parse(_WHICH.value, data.train_index, config.data_seed, score)
     config = dataclasses.replace(config, fingerprint=data.fingerprint())
     leave_out_config.adopt(outdir, config)
@@ -93,9 +99,10 @@ def _scores() -> score_columns.ScoreColumns | None:
     return None if path is None else score_columns.read(path)
 
 
-def _score_at(scores: score_columns.ScoreColumns, train_index: np.ndarray) -> np.ndarray:
+def _score_at(scores: score_columns.ScoreColumns, data: leave_out_data.LeaveOutData) -> np.ndarray:
+    changed_labels.check_order(changed_labels.of_data(data), scores)
     value = scores.column(_COLUMN.value)
-    return dataclasses.replace(scores, columns={"score": value}).at(train_index)["score"]
+    return dataclasses.replace(scores, columns={"score": value}).at(data.train_index)["score"]
 
 
 def _text(num_groups: int, before: int | None, at: str) -> str:

@@ -1,10 +1,10 @@
 """A folder of large arrays with what they are of, filled part by part; no TensorFlow.
 
     <name>.npy       each array, read as a memory map
-    begun.json       while they are being computed: what they are of, and how many parts of each are there
+    begun.json       while they are being computed: what they are of, and how much of each is there
     contents.json    at the end, in its place: what they are of, facts, and dtype, shape and SHA-256 of each array
 
-A computation that is killed goes on behind the last part that was marked as done. Nothing is read with pickle.
+A computation that is killed goes on behind what was marked as done last. Nothing is read with pickle.
 """
 
 from collections.abc import Mapping
@@ -100,9 +100,9 @@ class Draft:
         self._folder, self._of = pathlib.Path(folder), _as_json(of)
         self._folder.mkdir(parents=True, exist_ok=True)
         begun = self._folder / BEGUN_NAME
-        self._parts: dict[str, int] = {}
+        self._done: dict[str, int] = {}
         if begun.is_file() and not (self._folder / CONTENTS_NAME).exists() and made_of(folder) == self._of:
-            self._parts = dict(_manifest(begun)["parts"])
+            self._done = dict(_manifest(begun)["done"])
             return
         clear(self._folder)
         self._write_begun()
@@ -114,44 +114,44 @@ class Draft:
             DiskSpaceError: it would fill the disk.
         """
         path = self._folder / f"{name}.npy"
-        if self._parts.get(name):
+        if self._done.get(name):
             with contextlib.suppress(OSError, ValueError):  # damaged since: it is computed anew
                 found = np.lib.format.open_memmap(path, mode="r+")
                 if found.shape == shape and found.dtype == dtype:
                     return found
         num_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         files.check_room(self._folder, num_bytes, f"the array {path}")
-        self._parts[name] = 0
+        self._done[name] = 0
         self._write_begun()
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
-    def parts_done(self, name: str) -> int:
-        """How many parts of an array have been marked as done."""
-        return self._parts.get(name, 0)
+    def done(self, name: str) -> int:
+        """How much of an array has been marked as done, in the unit of `mark`."""
+        return self._done.get(name, 0)
 
-    def mark(self, name: str, matrix: np.ndarray, parts: int) -> None:
-        """Says that so many parts of a matrix are written, and sees to it that they are on the disk.
+    def mark(self, name: str, matrix: np.ndarray, done: int) -> None:
+        """Says that so much of a matrix is written, and sees to it that it is on the disk.
 
         Args:
             name: of the array.
             matrix: what `matrix` returned.
-            parts: how many are done.
+            done: how many of its rows, or examples: a unit that no setting decides that may change in between.
         """
         matrix.flush()  # type: ignore[attr-defined]
-        self._parts[name] = parts
+        self._done[name] = done
         self._write_begun()
 
     def put(self, name: str, array: np.ndarray) -> None:
         """Writes a small array whole."""
         with files.write_whole(self._folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-        self._parts[name] = 1
+        self._done[name] = 1
         self._write_begun()
 
     def finish(self, facts: Mapping[str, Any]) -> Stored:
         """Completes the folder with facts, and returns what it holds."""
         described = {}
-        for name in self._parts:
+        for name in self._done:
             path = self._folder / f"{name}.npy"
             array = np.lib.format.open_memmap(path, mode="r")
             described[name] = {
@@ -170,14 +170,14 @@ class Draft:
         return read(self._folder)
 
     def _write_begun(self) -> None:
-        begun = {"schema_version": SCHEMA_VERSION, "made_of": self._of, "parts": self._parts}
+        begun = {"schema_version": SCHEMA_VERSION, "made_of": self._of, "done": self._done}
         files.write_json(self._folder / BEGUN_NAME, begun)
 
 
 def clear(folder: pathlib.Path) -> None:
     """Deletes the arrays of a folder and what is said of them, and nothing else."""
     names: set[str] = set()
-    for name, member in ((CONTENTS_NAME, "arrays"), (BEGUN_NAME, "parts")):
+    for name, member in ((CONTENTS_NAME, "arrays"), (BEGUN_NAME, "done")):
         path = folder / name
         if path.is_file():
             names |= set(_manifest(path)[member])
@@ -192,7 +192,7 @@ def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:
     found = files.read_json(path)
-    member = "arrays" if path.name == CONTENTS_NAME else "parts"
+    member = "arrays" if path.name == CONTENTS_NAME else "done"
     sound = found.get("schema_version") == SCHEMA_VERSION and isinstance(found.get("made_of"), dict)
     names = found.get(member)
     if not sound or not isinstance(names, dict) or any(pathlib.PurePath(name).name != name for name in names):

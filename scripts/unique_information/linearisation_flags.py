@@ -131,8 +131,12 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
     if not PROGRESS.value:
         yield lambda stage, done, total: None
         return
-    with transfer_bar.stages(lambda stage: stage, lambda stage: "part") as show:
+    with transfer_bar.stages(lambda stage: stage, _unit) as show:
         yield show
+
+
+def _unit(stage: str) -> str:
+    return "example" if stage.startswith(("kernel", "features")) else "part"
 
 
 def follow(messages: Any) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _measure(asked: _Asked, time: float, suffix: str, found: Scores) -> None:
         found.self_effect[suffix] = np.stack([one.mean(axis=0) for one in asked.own])
     removed = asked.removed
     found.removed[time] = removed
-    found.facts[f"{time:g}"] = {
+    found.facts[scoring_config.number_text(time)] = {
         "form": removed.form,
         "num_rows": len(asked.problem.train_rows),
         "num_features": removed.full.size if removed.form == "primal" else None,
@@ -193,7 +193,7 @@ def _weights_sgd(asked: _Asked) -> _Columns:
     )
     columns = {}
     for number, floor in enumerate(floors):
-        name = f"weights_sgd_floor_{floor:g}" if number else "weights_sgd"
+        name = f"weights_sgd_floor_{scoring_config.number_text(floor)}" if number else "weights_sgd"
         text = f"nats: 1/2 dw^T (Sigma + {floor:g} I)^-1 dw, Sigma of stochastic gradient descent"
         columns[name] = (found.nats[number], text)
     asked.facts["sgd_noise_variances"] = [float(found.variances[0]), float(found.variances[-1])]

@@ -172,6 +172,17 @@ class ScoringConfig:
         for name in ("sigma_weights", "sigma_predictions", "sigma_gradients", "noise_batch_size"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise errors.InvalidValueError(f"--{name}={getattr(self, name)}: expected a number above 0")
+        for time in self.times:
+            if time is None or time == INFINITY:
+                continue
+            # NaN is not from 0 up.
+            if not time >= 0 or (self.dynamics == "discrete" and time != int(time)):
+                raise errors.InvalidValueError(
+                    f"--t={_texts(self.times)}: expected numbers of steps from 0 up, whole ones unless "
+                    "--dynamics=continuous, or inf"
+                )
+        if len(set(self.noise_floors)) < len(self.noise_floors):
+            raise errors.InvalidValueError(f"--noise_floors={_texts(self.noise_floors)}: expected each floor once")
         lows = (*self.noise_floors, self.influence_damping, self.num_checked)
         if not self.noise_floors or not all(math.isfinite(one) and one >= 0 for one in lows):
             raise errors.InvalidValueError(
@@ -205,7 +216,12 @@ class ScoringConfig:
 
 def time_suffix(time: float, times: tuple[float, ...]) -> str:
     """What stands behind the names of columns: nothing where there is one time, else "_t100" or "_tinf"."""
-    return "" if len(times) == 1 else f"_t{time:g}"
+    return "" if len(times) == 1 else f"_t{number_text(time)}"
+
+
+def number_text(value: float) -> str:
+    """The shortest text that gives the number back; "100" and "inf" for whole ones and infinity."""
+    return str(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))
 
 
 def main_columns(config: ScoringConfig, num_steps: int) -> list[str]:
@@ -220,4 +236,4 @@ def main_columns(config: ScoringConfig, num_steps: int) -> list[str]:
 
 
 def _texts(values: tuple[float | None, ...]) -> str:
-    return ",".join("experiment" if value is None else f"{value:g}" for value in values)
+    return ",".join("experiment" if value is None else number_text(value) for value in values)

@@ -16,7 +16,7 @@ from scripts.unique_information import array_store
 KINDS = ("full", "trace", "mean_trace", "diagonal", "blocks")
 _MOST_PARTS, _BATCH = 8, 256
 _MIRRORED_COLUMNS = 4096
-# (parts done, all)
+# (examples done, all)
 Progress = Callable[[int, int], None]
 
 
@@ -73,11 +73,9 @@ def fill(
     """
     wanted = shape(kind, len(first), len(first if second is None else second), tangent.num_outputs)
     matrix = draft.matrix(name, wanted, tangent.dtype)
-    parts = _parts(len(first), tangent.sizes.batch)
     entries = tangent.num_outputs if kind == "full" else 1
-    for number in range(draft.parts_done(name), len(parts)):
-        progress(number, len(parts))
-        part = parts[number]
+    for part in _parts(draft.done(name), len(first), tangent.sizes.batch):
+        progress(part.start, len(first))
         if kind in ("diagonal", "blocks"):
             matrix[part] = getattr(tangent, kind)(first.take(part))
         elif second is None:
@@ -85,8 +83,8 @@ def fill(
         else:
             rows = slice(part.start * entries, part.stop * entries)
             getattr(tangent, kind)(first.take(part), second, out=matrix[rows])
-        draft.mark(name, matrix, number + 1)
-    progress(len(parts), len(parts))
+        draft.mark(name, matrix, part.stop)
+    progress(len(first), len(first))
     return matrix
 
 
@@ -132,10 +130,8 @@ def fill_features(
     dtype = np.promote_types(target.dtype.as_numpy_dtype, np.float32)
     wanted = (len(data) * num_outputs, num_features(target, projection))
     matrix = draft.matrix(name, wanted, dtype)
-    parts = _parts(len(data), _BATCH)
-    for number in range(draft.parts_done(name), len(parts)):
-        progress(number, len(parts))
-        part = parts[number]
+    for part in _parts(draft.done(name), len(data), _BATCH):
+        progress(part.start, len(data))
         out = matrix[part.start * num_outputs : part.stop * num_outputs]
         if projection is None:
             ntk.jacobians(target, data.take(part), out=out, memory_limit_mb=memory_limit_mb)
@@ -143,8 +139,8 @@ def fill_features(
             ntk.projected_jacobians(
                 target, data.take(part), projection, num_sample=0, out=out, memory_limit_mb=memory_limit_mb
             )
-        draft.mark(name, matrix, number + 1)
-    progress(len(parts), len(parts))
+        draft.mark(name, matrix, part.stop)
+    progress(len(data), len(data))
     return matrix
 
 
@@ -173,7 +169,8 @@ def projection_error(
     return found.relative_error, len(sample)
 
 
-def _parts(num_examples: int, batch: int) -> list[slice]:
+def _parts(start: int, num_examples: int, batch: int) -> list[slice]:
+    """Of what is left from `start` on: batches may be of another size than those of an earlier attempt."""
     num_batches = math.ceil(num_examples / batch)
     size = batch * math.ceil(num_batches / _MOST_PARTS)
-    return [slice(start, min(start + size, num_examples)) for start in range(0, num_examples, size)]
+    return [slice(start, min(start + size, num_examples)) for start in range(start, num_examples, size)]

@@ -22,7 +22,7 @@ import numpy as np
 
 from heldout.scoring import agreement
 from heldout.training import leave_out_files
-from scripts.unique_information import result_tables, score_columns
+from scripts.unique_information import changed_labels, result_tables, score_columns
 from zoo import errors
 
 QUANTITIES = (
@@ -153,14 +153,19 @@ def compare(config: AgreementConfig) -> list[Comparison]:
         MissingFileError, DamagedFileError: of a file.
         InvalidValueError: a file has none of the columns asked for, or no example that the truth is known of; the
             truth is of groups.
+        MismatchError: the labels of a file show that its examples are others.
     """
     effects = leave_out_files.read_ground_truth(config.ground_truth)
     known = truths(effects, config.ground_truth)
     index = effects.train_index
     assert index is not None
+    labels = _labels(config)
     found = []
     for path in config.scores:
-        columns = _columns(config, score_columns.read(path), index)
+        scores = score_columns.read(path)
+        if labels is not None:
+            changed_labels.check_order(labels, scores)
+        columns = _columns(config, scores, index)
         found += [
             _compare(config, pathlib.Path(path).name, column, quantity, known[quantity], score)
             for column, score in columns.items()
@@ -172,6 +177,13 @@ def compare(config: AgreementConfig) -> list[Comparison]:
             f"--columns={','.join(config.columns)}: no file of --scores has {', '.join(sorted(missing))}"
         )
     return found
+
+
+def _labels(config: AgreementConfig) -> changed_labels.ChangedLabels | None:
+    """Of the experiment; None where ground_truth.npz stands alone."""
+    given = pathlib.Path(config.ground_truth)
+    folder = given if given.is_dir() else given.parent
+    return changed_labels.of_experiment(str(folder)) if (folder / leave_out_files.FULL_RUN_NAME).is_file() else None
 
 
 def _columns(

@@ -14,9 +14,9 @@ _OF = {"weights": "abc", "size": 3}
 def begun(folder, parts=1):
     draft = array_store.Draft(folder, _OF)
     matrix = draft.matrix("train", (4, 2), np.float32)
-    for number in range(draft.parts_done("train"), parts):
-        matrix[2 * number : 2 * number + 2] = number + 1
-        draft.mark("train", matrix, number + 1)
+    for start in range(draft.done("train"), 2 * parts, 2):
+        matrix[start : start + 2] = start // 2 + 1
+        draft.mark("train", matrix, start + 2)
     return draft
 
 
@@ -46,7 +46,7 @@ def test_what_was_begun_is_gone_on_with(tmp_path, folder):
     with pytest.raises(errors.MissingFileError, match=r"contents.json: no such file.*the same command goes on"):
         array_store.read(tmp_path / "b")
     draft = array_store.Draft(tmp_path / "b", _OF)
-    assert draft.parts_done("train") == 1
+    assert draft.done("train") == 2
     begun(tmp_path / "b", 2).put("label", np.array([3, 4]))
     array_store.Draft(tmp_path / "b", _OF).finish({"form": "dual", "seconds": 1.5})
     names = ("contents.json", "train.npy", "label.npy")
@@ -56,14 +56,14 @@ def test_what_was_begun_is_gone_on_with(tmp_path, folder):
 def test_arrays_of_other_settings_are_deleted_and_nothing_else(folder):
     (folder / "mine.npy").touch()
     draft = array_store.Draft(folder, {"weights": "other"})
-    assert draft.parts_done("train") == 0
+    assert draft.done("train") == 0
     assert {path.name for path in folder.iterdir()} == {"begun.json", "mine.npy"}
 
 
 def test_an_array_of_another_shape_is_begun_anew(tmp_path):
     draft = begun(tmp_path, 1)
     draft.matrix("train", (3, 2), np.float32)
-    assert draft.parts_done("train") == 0
+    assert draft.done("train") == 0
 
 
 def test_damaged_folders_are_refused(folder):

@@ -75,18 +75,39 @@ def test_a_killed_computation_goes_on_to_the_same_kernel(tmp_path, monkeypatch):
     config = scoring_config.LinearisationConfig()
 
     def stop(stage, done, total):
-        if stage == "kernel, train" and done == 3:
+        if stage == "kernel, train" and done == 18:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         linearisation.problem(network, config, tmp_path / "killed", 1000.0, stop)
     told = []
     found = linearisation.problem(network, config, tmp_path / "killed", 1000.0, lambda *one: told.append(one))
-    assert told[0] == ("kernel, train", 3, 5)
+    assert told[0] == ("kernel, train", 18, 30)
     np.testing.assert_array_equal(found.train_rows, whole.train_rows)
     told.clear()
     linearisation.problem(network, config, tmp_path / "killed", 1000.0, lambda *one: told.append(one))
     assert not told
+
+
+def test_a_killed_computation_goes_on_with_batches_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(tangent_matrices, "_BATCH", 7)
+    network = load(_THREE)
+    whole = made(network, tmp_path / "whole")
+    for stage, at in (("kernel, train", 12), ("kernel, val", 6)):
+        folder = tmp_path / stage
+
+        def stop(where, done, total, stage=stage, at=at):
+            if where == stage and done == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            linearisation.problem(network, scoring_config.LinearisationConfig(), folder, 1000.0, stop)
+        # As after another memory limit.
+        monkeypatch.setattr(tangent_matrices, "_BATCH", 5)
+        found = made(network, folder)
+        monkeypatch.setattr(tangent_matrices, "_BATCH", 7)
+        for name in ("train_rows", "val_rows"):
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
 
 
 def test_features_give_the_kernel(tmp_path, monkeypatch):

@@ -153,12 +153,6 @@ def test_steps_that_diverge_are_refused_and_gradient_flow_is_not():
     assert np.isfinite(found.columns["weights"]).all()
 
 
-def test_a_time_that_cannot_be_is_refused():
-    problem = problems.problem(*problems.jacobians())
-    with pytest.raises(errors.InvalidValueError, match="whole number of steps"):
-        scores(problem, "weights", times=(1.5,))
-
-
 def test_how_far_the_linearised_network_is_the_true_one():
     train, val = problems.jacobians()
     problem = problems.problem(train, val)
@@ -187,11 +181,22 @@ def test_how_far_the_linearised_network_is_the_true_one():
         ({"sigma_weights": 0.0}, r"--sigma_weights=0.0: expected a number above 0"),
         ({"noise_floors": (-1.0,)}, r"--noise_floors=-1 .*expected numbers from 0 up"),
         ({"num_checked": -1}, r"--num_checked=-1: expected numbers from 0 up"),
+        ({"times": (math.nan,)}, r"--t=nan: expected numbers of steps from 0 up"),
+        ({"times": (-5.0,)}, r"--t=-5: expected numbers of steps from 0 up"),
+        ({"times": (None, 1.5)}, r"--t=experiment,1.5: .*whole ones unless --dynamics=continuous"),
+        ({"noise_floors": (0.1, 0.1)}, r"--noise_floors=0.1,0.1: expected each floor once"),
     ],
 )
 def test_scoring_that_cannot_be_is_refused(options, match):
     with pytest.raises(errors.InvalidValueError, match=match):
         scoring_config.ScoringConfig(**options)
+
+
+def test_times_and_floors_that_are_nearly_equal_have_names_of_their_own():
+    config = scoring_config.ScoringConfig(("weights",), (1000000.0, 1000001.0, math.inf))
+    assert scoring_config.main_columns(config, 5) == ["weights_t1000000", "weights_t1000001", "weights_tinf"]
+    flow = scoring_config.ScoringConfig(("weights",), (0.1, 0.10000001), "continuous")
+    assert scoring_config.main_columns(flow, 5) == ["weights_t0.1", "weights_t0.10000001"]
 
 
 def test_scoring_is_the_same_from_its_json():

@@ -124,6 +124,22 @@ def test_tables_and_pictures(truth):
     truth_agreement.check_outdir(other, overwrite=True)
 
 
+def test_scores_of_examples_in_another_order_are_refused(truth):
+    folder, found = truth
+    labels = np.arange(_NUMBER) % 2
+    members = {"train_index": found.train_index, "train_label": labels, "clean_train_label": labels}
+    np.savez(folder / leave_out_files.FULL_RUN_NAME, **members)
+    weights = found.squared_weight_change
+    scores = write_scores(folder, found, weights=weights, train_label=labels)
+    for place in (folder, folder / leave_out_files.GROUND_TRUTH_NAME):
+        compared = truth_agreement.compare(config(place, scores))
+        assert compared[0].found.pearson.value == pytest.approx(1)
+    order = np.random.default_rng(0).permutation(_NUMBER)
+    np.savez(folder / "shuffled.npz", train_index=found.train_index[order], weights=weights, train_label=labels)
+    with pytest.raises(errors.MismatchError, match=r"shuffled.npz: its labels are not those of .*full_run.npz"):
+        truth_agreement.compare(config(folder, str(folder / "shuffled.npz")))
+
+
 def test_what_cannot_be_compared_is_refused(truth):
     folder, found = truth
     scores = write_scores(folder, found, weights=found.squared_weight_change)
