@@ -22,10 +22,11 @@ from collections.abc import Sequence
 import pathlib
 
 from absl import flags
+import numpy as np
 
 from heldout.scoring import agreement
 from scripts import choices, cli, common_flags
-from scripts.unique_information import truth_agreement, truth_figure
+from scripts.unique_information import result_tables, truth_agreement, truth_figure
 from zoo import errors
 
 _SHARED_FLAGS = ("device",)
@@ -65,12 +66,29 @@ def run(argv: Sequence[str]) -> int:
     )
     truth_agreement.check_outdir(config, overwrite=_OVERWRITE.value)
     found = truth_agreement.compare(config)
-    written = truth_agreement.write(config, found) + truth_figure.write(pathlib.Path(config.outdir), found)
+    _check_defined(config, found)
+    folder = pathlib.Path(config.outdir)
+    result_tables.clear_pictures(folder / truth_agreement.RESULTS_NAME)
+    written = truth_agreement.write(config, found)
+    pictures = truth_figure.write(folder, found)
+    result_tables.list_pictures(folder / truth_agreement.RESULTS_NAME, pictures)
     for line in truth_agreement.lines(found):
         print(line)
-    for path in written:
+    for path in (*written, *pictures):
         print(f"written: {path}")
     return 0
+
+
+def _check_defined(config: truth_agreement.AgreementConfig, found: Sequence[truth_agreement.Comparison]) -> None:
+    """Refuses columns without a value, if they were asked for or there is none with one."""
+    empty = [one for one in found if not one.found.num_examples]
+    if empty and (config.columns or len(empty) == len(found)):
+        one = empty[0]
+        raise errors.InvalidValueError(
+            f"{one.source}: column {one.column} has no number for any of the {len(one.truth)} examples of "
+            f"{config.ground_truth} of which {one.quantity} is known ({np.sum(~np.isnan(one.truth))}); expected scores "
+            "of some of them"
+        )
 
 
 def _shares(texts: list[str]) -> tuple[float, ...]:

@@ -79,12 +79,14 @@ def run(argv: Sequence[str]) -> int:
     result_tables.check(folder / group_comparison.RESULTS_NAME, settings, overwrite=_OVERWRITE.value)
     known = None if config.experiment is None else changed_labels.of_experiment(config.experiment)
     found = group_comparison.compare(config, _groups(config), known)
+    result_tables.clear_pictures(folder / group_comparison.RESULTS_NAME)
     rows = [row for one in found for row in one.group_rows()]
     pairs = [row for one in found for row in one.pair_rows()]
     result_tables.write_csv(folder / group_comparison.TABLE_NAME, rows)
     result_tables.write_csv(folder / group_comparison.PAIRS_NAME, pairs)
     pictures = group_figure.write(folder, found)
     result_tables.write(folder / group_comparison.RESULTS_NAME, settings, {"groups": rows, "pairs": pairs})
+    result_tables.list_pictures(folder / group_comparison.RESULTS_NAME, pictures)
     for line in group_comparison.lines(found):
         print(line)
     names = (group_comparison.RESULTS_NAME, group_comparison.TABLE_NAME, group_comparison.PAIRS_NAME)

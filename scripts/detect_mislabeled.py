@@ -68,9 +68,11 @@ def run(argv: Sequence[str]) -> int:
     result_tables.check(folder / mislabeled.RESULTS_NAME, settings, overwrite=_OVERWRITE.value)
     found = mislabeled.detect(config)
     rows = [one.row() for one in found]
+    result_tables.clear_pictures(folder / mislabeled.RESULTS_NAME)
     result_tables.write_csv(folder / mislabeled.TABLE_NAME, rows)
     pictures = mislabeled_figure.write(folder, found)
     result_tables.write(folder / mislabeled.RESULTS_NAME, settings, {"rows": rows})
+    result_tables.list_pictures(folder / mislabeled.RESULTS_NAME, pictures)
     for line in mislabeled.lines(found):
         print(line)
     for path in (folder / mislabeled.RESULTS_NAME, folder / mislabeled.TABLE_NAME, *pictures):

@@ -15,6 +15,7 @@ The same command again writes the same file; a file with other content is replac
 """
 
 from collections.abc import Sequence
+import contextlib
 import pathlib
 
 from absl import flags
@@ -59,8 +60,8 @@ def _count_text(counts: dict[str, int]) -> str:
 def _write(output: pathlib.Path, mixture: source_mixture.Mixture) -> str:
     """Writes the file unless it is there; returns what was done."""
     temporary = files.temporary_beside(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         source_mixture.write(temporary, mixture)
         if output.exists() and not _OVERWRITE.value:
             if files.sha256_of_file(output) != files.sha256_of_file(temporary):
@@ -70,8 +71,14 @@ def _write(output: pathlib.Path, mixture: source_mixture.Mixture) -> str:
             return "was there, nothing to do"
         temporary.replace(output)
         return "written"
+    except OSError as error:
+        # The temporary file is no name that a user has given. Errors without a number are our own.
+        if error.errno is not None:
+            error.filename = f"--output={output}"
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def main() -> None:

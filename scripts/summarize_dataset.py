@@ -111,7 +111,7 @@ def run(argv: Sequence[str]) -> int:
     plan = summary_run.Plan(
         outdir=outdir,
         ways=_ways() if subset is None else (subset[0],),
-        counts=dropping_orders.counts(_ratios() if subset is None else [subset[1]], len(data.train_index)),
+        counts=_counts(subset, len(data.train_index)),
         num_seeds=_NUM_SEEDS.value,
         how=how,
         memory_limit_mb=_MEMORY_LIMIT_MB.value,
@@ -147,6 +147,14 @@ def _ways() -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(choices.several_of("ways", choices.required_list("ways", _WAYS.value), dropping_orders.WAYS))
     )
+
+
+def _counts(subset: tuple[str, float] | None, num_train: int) -> tuple[int, ...]:
+    if subset is not None:
+        return dropping_orders.counts([subset[1]], num_train, f"--print_subset={_PRINT_SUBSET.value}")
+    # Of few examples several ratios drop as many; that is no mistake of who has not chosen them.
+    ratios = _ratios() if _RATIOS.present else dropping_orders.fitting(_ratios(), num_train)
+    return dropping_orders.counts(ratios, num_train)
 
 
 def _ratios() -> list[float]:

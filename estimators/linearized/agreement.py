@@ -14,11 +14,12 @@ class Agreement:
     Attributes:
         times: [T], ascending.
         relative_errors: [T] float64, |predicted - true| / |true - initial| over all examples and outputs; NaN where
-            nothing has changed.
+            neither has changed or one is not finite, infinite where only the prediction has changed.
         example_errors: [T, n] float64, the same for each example.
         correlations: [T] float64, Pearson, between predicted and true changes; NaN where one is constant.
         tolerance: what counts as following.
-        holds_until: the last time up to which no relative error is above the tolerance; NaN if the first is.
+        holds_until: the last time up to which no relative error is above the tolerance, and all predictions are
+            finite; NaN if there is none.
     """
 
     times: np.ndarray
@@ -59,12 +60,20 @@ def compare(
         raise errors.InvalidArgumentError(f"times {times}: expected at least one, in ascending order")
     if not tolerance > 0:
         raise errors.InvalidArgumentError(f"tolerance {tolerance}: must be above 0")
+    # Training that diverges ends in infinities, and in NaN where they are subtracted: it is not followed.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _compared(times, predicted, true, initial, tolerance)
+
+
+def _compared(
+    times: np.ndarray, predicted: np.ndarray, true: np.ndarray, initial: np.ndarray, tolerance: float
+) -> Agreement:
     apart = (predicted - true).reshape(len(times), len(initial), -1)
     moved = (true - initial).reshape(apart.shape)
     foreseen = (predicted - initial).reshape(apart.shape)
     whole = _ratio(np.linalg.norm(apart, axis=(1, 2)), np.linalg.norm(moved, axis=(1, 2)))
     # Before anything has moved, nothing disagrees.
-    failed = np.flatnonzero(whole > tolerance)
+    failed = np.flatnonzero(~(whole <= tolerance) & np.any(apart != 0, axis=(1, 2)))
     last = len(times) - 1 if not failed.size else failed[0] - 1
     return Agreement(
         times=times,
@@ -77,7 +86,8 @@ def compare(
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+    found = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+    return np.where((below == 0) & (above > 0), np.inf, found)
 
 
 def _pearson(first: np.ndarray, second: np.ndarray) -> float:

@@ -15,12 +15,15 @@ At infinite time the one node z = 0 serves, with the sign turned.
 import dataclasses
 
 import numpy as np
+import scipy.sparse.linalg
 
 from estimators.linearized import descents, spectral
 
 _CHUNK_BYTES = 64e6
 # From this many rows a group, products of pairs of rows take more memory than they save time.
 _PAIRS_UP_TO = 24
+# Matrices up to this size are decomposed for their largest eigenvalue.
+_DENSE_UP_TO = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,15 +128,16 @@ def at_optimum(problem: Diagonal, rows: np.ndarray, lam: float) -> np.ndarray:
     return -inverse * (problem.source - (sources[:, None] @ blocks)[:, 0])
 
 
-def at_interpolation(problem: Diagonal, rows: np.ndarray) -> np.ndarray:
-    """Solutions x at infinite time without l2: of least norm, whatever the rank.
+def at_interpolation(problem: Diagonal, rows: np.ndarray, lam: float = 0.0) -> np.ndarray:
+    """Solutions x at infinite time without l2, or with little: of least norm, whatever the rank.
 
     Rows of leverage below 1 are deleted by the formula of least squares; what rows of leverage 1 alone determine, falls
-    back to 0, where training began.
+    back to 0, where training began. All is done on the range of the features, so that a small lam divides no round-off.
 
     Args:
         problem: the full problem.
         rows: [G, q].
+        lam: lam'.
 
     Returns:
         [G, D] float64; in dual form one of the coefficient vectors that give the weights, which are unique.
@@ -144,31 +148,49 @@ def at_interpolation(problem: Diagonal, rows: np.ndarray) -> np.ndarray:
     solutions = np.zeros((len(rows), len(known)))
     for place, block in enumerate(problem.blocks(rows)):
         features = block[:, known] * (scale if problem.is_dual else 1.0)
-        weights = _without(features, problem.residuals[rows[place]], eigenvalues, source)
-        solutions[place, known] = weights.coefficients * scale if problem.is_dual else weights.weights
+        weights = _without(features, eigenvalues + lam, -source, problem.residuals[rows[place]])
+        if problem.is_dual:
+            # y with Phi_{-i}^T Phi_{-i} y = w: coefficients are Phi_{-i} y.
+            weights = _without(features, eigenvalues, weights, np.zeros(rows.shape[1])) * scale
+        solutions[place, known] = weights
     return solutions
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Without:
-    """w of least norm, and y with Phi_{-i}^T Phi_{-i} y = w; both [D]."""
-
-    weights: np.ndarray
-    coefficients: np.ndarray
-
-
-def _without(features: np.ndarray, residuals: np.ndarray, eigenvalues: np.ndarray, source: np.ndarray) -> _Without:
+def _without(features: np.ndarray, eigenvalues: np.ndarray, source: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """(diag(eigenvalues) - B^T B)^+ (source + B^T residuals) for features B [q, D] of a group; [D]."""
     pulled = features.T / eigenvalues[:, None]
     leverages, directions = np.linalg.eigh(features @ pulled)
     alone = leverages > 1 - 1e-8
     shared, gap = directions[:, ~alone], 1 - leverages[~alone]
-    full = -source / eigenvalues
-    weights = full + pulled @ (shared @ ((shared.T @ (features @ full + residuals)) / gap))
+    full = source / eigenvalues
+    found = full + pulled @ (shared @ ((shared.T @ (features @ full + residuals)) / gap))
     basis = np.linalg.qr(pulled @ directions[:, alone])[0]
-    weights = weights - basis @ (basis.T @ weights)
-    inverse = weights / eigenvalues
-    inverse = inverse + pulled @ (shared @ ((shared.T @ (features @ inverse)) / gap))
-    return _Without(weights, inverse - basis @ (basis.T @ inverse))
+    return found - basis @ (basis.T @ found)
+
+
+def largest_eigenvalue(problem: Diagonal, rows: np.ndarray) -> float:
+    """That of the kernel, or of Phi^T Phi, without the rows [q] of a group: to 1e-8, and not below it.
+
+    In the basis, B^T B is in dual form a projection that takes rows and columns out, in primal form what is subtracted.
+    """
+    block, size = problem.blocks(rows[None])[0], len(problem.eigenvalues)
+
+    def product(vectors: np.ndarray) -> np.ndarray:
+        if not problem.is_dual:
+            return problem.eigenvalues[:, None] * vectors - block.T @ (block @ vectors)
+        left = vectors - block.T @ (block @ vectors)
+        moved = problem.eigenvalues[:, None] * left
+        return moved - block.T @ (block @ moved)
+
+    if size <= _DENSE_UP_TO:
+        found = np.linalg.eigvalsh(product(np.eye(size)))[-1]
+    else:
+        operator = scipy.sparse.linalg.LinearOperator(
+            (size, size), matvec=lambda vector: product(vector.reshape(-1, 1)).ravel(), dtype=np.float64
+        )
+        start = np.random.default_rng(0).normal(size=size)
+        found = scipy.sparse.linalg.eigsh(operator, 1, which="LA", v0=start, tol=1e-10, return_eigenvectors=False)[0]
+    return float(found) * (1 + 1e-8)
 
 
 def by_recursion(problem: Diagonal, rows: np.ndarray, rates: descents.Rates, num_steps: int) -> np.ndarray:

@@ -79,7 +79,7 @@ class Dynamics:
             Of the shape of `initial`, float64.
 
         Raises:
-            InvalidArgumentError: the time cannot be.
+            InvalidArgumentError: the time cannot be, or a number is not finite.
             MismatchError: shapes do not agree.
         """
         cross, start = np.asarray(cross), np.asarray(initial, np.float64)
@@ -87,6 +87,10 @@ class Dynamics:
             raise errors.MismatchError(
                 f"cross kernel of shape {cross.shape}: expected [{start.size}, {len(self._residuals)}], a row for each "
                 "initial test prediction and a column for each row of the kernel"
+            )
+        if not (np.isfinite(cross).all() and np.isfinite(start).all()):
+            raise errors.InvalidArgumentError(
+                "the cross kernel or initial test predictions are not finite; check weights and test inputs"
             )
         return start + (cross @ self.coefficients(time)).reshape(start.shape)
 

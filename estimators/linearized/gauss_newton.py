@@ -12,6 +12,7 @@ true cross-entropy.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import scipy.special
@@ -44,7 +45,15 @@ class GaussNewton:
         return np.einsum("nab,...nb->...na", self.factors, blocks).reshape(np.shape(scaled))
 
     def cross(self, cross: np.ndarray) -> np.ndarray:
-        """K* B for K* [m k, N], float64."""
+        """K* B for K* [m k, N], float64.
+
+        Raises:
+            MismatchError: it has other columns.
+        """
+        if np.ndim(cross) != 2 or np.shape(cross)[1] != self.residuals.size:
+            raise errors.MismatchError(
+                f"cross kernel of shape {np.shape(cross)}: expected [m k, {self.residuals.size}]"
+            )
         return _times_factors(cross, self.factors)
 
 
@@ -81,6 +90,7 @@ def make(kernel: np.ndarray, predictions: np.ndarray, labels: np.ndarray) -> Gau
             curvature of the loss is 0 (logits hundreds apart).
         MismatchError: shapes do not agree.
     """
+    kernel = _square(kernel)
     start = dynamics.rows_of(predictions, len(kernel))
     labels = _checked(labels, start.shape)
     shares = _shares(start)
@@ -128,21 +138,25 @@ def true_coefficients(
         predictions: f0 [n, k].
         labels: see `make`.
         descent: settings, in steps.
-        num_steps: t.
+        num_steps: t, a whole number.
 
     Returns:
         [N] float64; N^2 operations a step.
 
     Raises:
-        See `make`; also InvalidArgumentError for gradient flow, and NotFiniteError where the steps diverge.
+        See `make`; also InvalidArgumentError for gradient flow and for infinitely many steps, and NotFiniteError where
+            the steps diverge.
     """
     if descent.continuous:
         raise errors.InvalidArgumentError("continuous=True: the true cross-entropy is trained in steps; take steps")
     descent.check_time(num_steps)
+    if not math.isfinite(num_steps):
+        raise errors.InvalidArgumentError(f"num_steps {num_steps}: steps are taken one by one; give a finite number")
+    kernel = _square(kernel)
     start = dynamics.rows_of(predictions, len(kernel))
     labels, rates = _checked(labels, start.shape), descent.rates(len(start))
     matrix, solution = np.asarray(kernel, np.float64), np.zeros(start.size)
-    for step in range(num_steps):
+    for step in range(int(num_steps)):
         slopes = _slopes(start + (matrix @ solution).reshape(start.shape), labels).ravel()
         with np.errstate(over="ignore", invalid="ignore"):
             solution = solution - rates.eta * (slopes + rates.lam * solution)
@@ -159,6 +173,13 @@ def cross_entropy(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits, shares = predictions[:, 0], np.ravel(labels)
         return np.logaddexp(0, logits) - shares * logits
     return scipy.special.logsumexp(predictions, axis=1) - np.take_along_axis(predictions, labels[:, None], 1)[:, 0]
+
+
+def _square(kernel: np.ndarray) -> np.ndarray:
+    matrix = np.asarray(kernel)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise errors.MismatchError(f"kernel of shape {matrix.shape}: expected a square matrix [N, N]")
+    return matrix
 
 
 def _times_factors(rows: np.ndarray, factors: np.ndarray) -> np.ndarray:

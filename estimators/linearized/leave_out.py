@@ -4,6 +4,7 @@ The problem is that of Harutyunyan et al. (ICLR 2021, arXiv:2101.06640). A matri
 n N^3 log t operations; here one decomposition of the full problem, N^3, serves all groups. How:
 
     closed form   infinite time: block formulas of the inverse; without l2 the solution of least norm, whatever the rank
+                  (so little l2 that round-off counts beside it is taken on the range of the kernel alone)
     contour       p_t as a sum of Q resolvents, in which deletion is a small correction: gradient flow, and 100 steps up
     recursion     fewer steps, or by name: all step by step in the basis of the eigenvectors, exact
 
@@ -25,6 +26,8 @@ MIN_CONTOUR_STEPS = 100
 # More of them only add round-off, and leave the region where (1 + zeta / t)^t is small.
 _MAX_NODES = 24
 _ROW_BLOCK = 4096
+# Up to so many times the round-off of eigenvalues, lam has fewer than three digits beside it.
+_SMALL = 1e3
 
 
 def solve(
@@ -62,6 +65,7 @@ def solve(
         InvalidArgumentError: the kernel is none, a setting is unknown or the steps diverge, with or without a group.
         MismatchError: residuals or a spectrum of another length.
     """
+    kernel = np.asarray(kernel)
     rows = dynamics.rows_of(residuals, len(kernel))
     known = spectra.decompose(kernel) if spectrum is None else spectrum
     if len(known.eigenvalues) != len(kernel):
@@ -110,12 +114,13 @@ def solve_primal(
     Raises:
         See `solve`.
     """
+    features = np.asarray(features)
     rows = dynamics.rows_of(residuals, len(features))
     gram, source = _gram(features, rows.ravel())
     known = spectra.decompose(gram)
-    problem = deletions.Diagonal(
-        features, known.eigenvectors, known.eigenvalues, known.tolerance, known.eigenvectors.T @ source, rows.ravel()
-    )
+    # Features have no part along the others; divided by a small lam, their round-off would be one.
+    turned = np.where(known.is_known, known.eigenvectors.T @ source, 0.0)
+    problem = deletions.Diagonal(features, known.eigenvectors, known.eigenvalues, known.tolerance, turned, rows.ravel())
     task = _Task(problem, known, rows.shape[1], descent, time, convention, method, num_nodes)
     found = task.run(features, solutions.checked_groups(groups, len(rows)), known.eigenvectors)
     return _with_check(found, rows.ravel(), num_checked, known.accuracy, (gram, source))
@@ -162,14 +167,13 @@ class _Task:
         num_train = len(train_rows) // self._num_outputs
         full_rates = self._descent.rates(num_train)
         self._descent.check_stable(self._spectrum.largest, full_rates)
-        transfer = dynamics.transfer_of(self._spectrum, full_rates, self._time, continuous=self._descent.continuous)
+        transfer = _transfer(self._spectrum, full_rates, self._time, continuous=self._descent.continuous)
         without = np.empty((len(groups), len(vectors)))
         methods = set()
         for size in sorted({len(group) for group in groups}):
             places = np.array([place for place, group in enumerate(groups) if len(group) == size])
             rows = np.stack([solutions.rows_of_examples(groups[place], self._num_outputs) for place in places])
             rates = self._descent.without(num_train, size, self._convention)
-            self._descent.check_stable(self._spectrum.largest, rates)
             methods.add(self._fill(without, places, rows, rates, vectors))
         return solutions.LeaveOut(
             form="dual" if self._problem.is_dual else "primal",
@@ -177,6 +181,7 @@ class _Task:
             full=vectors @ (-transfer * self._problem.source),
             without=without,
             train_rows=train_rows,
+            spectrum=self._spectrum,
             num_outputs=self._num_outputs,
             descent=self._descent,
             time=self._time,
@@ -189,7 +194,7 @@ class _Task:
         self, without: np.ndarray, places: np.ndarray, rows: np.ndarray, rates: descents.Rates, vectors: np.ndarray
     ) -> str:
         """Solves groups of one size into their rows of `without`; returns how."""
-        method, contour = self._chosen(rates)
+        method, contour = self._chosen(rates, self._largest(rows, rates))
         at_a_time = self._problem.groups_at_a_time(rows.shape[1])
         for start in range(0, len(rows), at_a_time):
             part = rows[start : start + at_a_time]
@@ -197,15 +202,28 @@ class _Task:
                 found = deletions.by_contour(self._problem, part, rates.lam, contour)
             elif method == "recursion":
                 found = deletions.by_recursion(self._problem, part, rates, int(self._time))
-            elif rates.lam > 0 or (self._problem.is_dual and self._spectrum.rank == len(vectors)):
+            elif not _is_small(rates.lam, self._spectrum) or (
+                self._problem.is_dual and self._spectrum.rank == len(vectors)
+            ):
                 found = deletions.at_optimum(self._problem, part, rates.lam)
             else:
-                found = deletions.at_interpolation(self._problem, part)
+                found = deletions.at_interpolation(self._problem, part, rates.lam)
             without[places[start : start + at_a_time]] = found @ vectors.T
         return method
 
-    def _chosen(self, rates: descents.Rates) -> tuple[str, spectral.Contour | None]:
-        """The method for rates, and its contour."""
+    def _largest(self, rows: np.ndarray, rates: descents.Rates) -> float:
+        """A bound on the eigenvalues of what is left without any of some groups [G, q]; refuses steps that diverge.
+
+        That of the whole kernel, which is the larger, where steps converge even so; else what was found.
+        """
+        descent, largest = self._descent, self._spectrum.largest
+        if not descent.continuous and rates.eta * (largest + rates.lam) >= 2:
+            largest = max(deletions.largest_eigenvalue(self._problem, group) for group in rows)
+        descent.check_stable(largest, rates)
+        return largest
+
+    def _chosen(self, rates: descents.Rates, largest: float) -> tuple[str, spectral.Contour | None]:
+        """The method for rates and eigenvalues up to the largest, and its contour."""
         time, continuous = self._time, self._descent.continuous
         if math.isinf(time):
             allowed: tuple[str, ...] = ("closed form",)
@@ -223,10 +241,22 @@ class _Task:
             )
         if method != "contour":
             return method, None
-        largest = self._spectrum.largest + rates.lam
-        both = not continuous and spectral.missed(largest, rates, time) > 1e-16
+        both = not continuous and spectral.missed(largest + rates.lam, rates, time) > 1e-16
         found = spectral.contour(rates, time, continuous=continuous, num_nodes=self._num_nodes, both_ends=both)
         return "contour, both ends" if both else "contour", found
+
+
+def _is_small(lam: float, spectrum: spectra.Spectrum) -> bool:
+    """Whether round-off counts beside lam, so that what K has no part in must be left out, not divided by lam."""
+    return lam <= _SMALL * spectrum.tolerance
+
+
+def _transfer(spectrum: spectra.Spectrum, rates: descents.Rates, time: float, *, continuous: bool) -> np.ndarray:
+    """As `dynamics.transfer_of`; at infinite time with small lam, too, without what moves no weight."""
+    transfer = dynamics.transfer_of(spectrum, rates, time, continuous=continuous)
+    return (
+        np.where(spectrum.is_known, transfer, 0.0) if math.isinf(time) and _is_small(rates.lam, spectrum) else transfer
+    )
 
 
 def _with_check(
@@ -282,7 +312,7 @@ def explicit_deletion(
         growth = np.trace(normal[0]) / max(np.trace(gram), np.finfo(np.float64).tiny)
         spectrum = spectra.decompose(gram, accuracy=min(accuracy * max(growth, 1.0), 1.0))
         source = normal[1] - block.T @ residuals[rows]
-    transfer = dynamics.transfer_of(spectrum, rates, found.time, continuous=found.descent.continuous)
+    transfer = _transfer(spectrum, rates, found.time, continuous=found.descent.continuous)
     solution = np.zeros(found.full.size)
     solution[left] = -spectrum.eigenvectors @ (transfer * (spectrum.eigenvectors.T @ source))
     return solution
@@ -290,5 +320,4 @@ def explicit_deletion(
 
 def _length(found: solutions.LeaveOut, change: np.ndarray) -> float:
     """|w| of a solution or a difference of two."""
-    squared = change @ found.train_rows @ change if found.form == "dual" else change @ change
-    return math.sqrt(max(float(squared), 0.0))
+    return math.sqrt(float(found.squared_lengths(change[None])[0]))

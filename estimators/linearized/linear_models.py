@@ -8,6 +8,7 @@
 Weights are parameter vectors [P], see `parameters`.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -199,8 +200,8 @@ def _check_linear(model: LinearModel, inputs: Any, head: str) -> None:
 
 
 def _rows(predictions: tf.Tensor) -> tf.Tensor:
-    """[B, k], also of predictions [B]."""
-    return predictions[:, None] if len(predictions.shape) == 1 else predictions
+    """[B, k], also of predictions [B] or of several axes, whose outputs are numbered row by row as in a kernel."""
+    return tf.reshape(predictions, [tf.shape(predictions)[0], math.prod(predictions.shape[1:])])
 
 
 def _batches(inputs: Any, batch_size: int) -> list[Any]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 
 import numpy as np
 
 from estimators import errors
-from estimators.linearized import descents
+from estimators.linearized import descents, spectra
 
 _CHUNK_BYTES = 64e6
 _ROW_BLOCK = 4096
@@ -40,6 +41,7 @@ class LeaveOut:
         full: [D] float64, the solution with all examples.
         without: [G, D] float64; coefficients of the group's own rows are 0.
         train_rows: K [N, N] or Phi [N, D], as given.
+        spectrum: of K or of Phi^T Phi; its rank is that of the problem which was solved.
         num_outputs: k.
         descent: settings of the training.
         time: t.
@@ -53,6 +55,7 @@ class LeaveOut:
     full: np.ndarray
     without: np.ndarray
     train_rows: np.ndarray
+    spectrum: spectra.Spectrum
     num_outputs: int
     descent: descents.GradientDescent
     time: float
@@ -67,12 +70,32 @@ class LeaveOut:
 
     def squared_weight_changes(self) -> np.ndarray:
         """|w_{-i} - w|^2, [G] float64: da^T K da, which needs no weights; in primal form |dw|^2."""
-        found = [
-            np.sum(changes * (changes @ self.train_rows), axis=1) if self.form == "dual" else np.sum(changes**2, axis=1)
-            for _, changes in self.blocks(self.full.size)
-        ]
-        # Round-off of a kernel can make the square of nothing negative.
-        return np.maximum(np.concatenate(found), 0.0)
+        return np.concatenate([self.squared_lengths(changes) for _, changes in self.blocks(self.full.size)])
+
+    def squared_lengths(self, solutions: np.ndarray) -> np.ndarray:
+        """|w|^2 of solutions [g, D], or of differences of them; [g] float64, >= 0.
+
+        In dual form by the eigenvalues above the tolerance. Below it a kernel has but round-off, of either sign, where
+        coefficients are largest: they grow with time or with 1 / lam, and move no weight.
+        """
+        if self.form == "primal":
+            return np.sum(solutions**2, axis=1)
+        known = self.spectrum.is_known
+        return (solutions @ self.spectrum.eigenvectors[:, known]) ** 2 @ self.spectrum.eigenvalues[known]
+
+    @property
+    def round_off_reach(self) -> float:
+        """How far training went in directions of eigenvalues that are but round-off: tolerance min(eta t, 1 / lam).
+
+        Far below 1, no result depends on the round-off of the kernel. From about 1 on, directions were trained of which
+        the kernel says nothing: predictions and weights of so long a training need a kernel of more digits, or more l2.
+        0 at infinite time without l2, where these directions are left out.
+        """
+        rates = self.descent.rates(self.num_train)
+        if math.isinf(self.time) and rates.lam == 0:
+            return 0.0
+        limits = [rates.eta * self.time] + ([1 / rates.lam] if rates.lam > 0 else [])
+        return self.spectrum.tolerance * min(limits)
 
     def prediction_changes(self, cross: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Changes of predictions, f_{-i} - f, some groups at a time.
@@ -84,7 +107,8 @@ class LeaveOut:
             (groups, [g, m, k] float64).
 
         Raises:
-            MismatchError: `cross` has other columns, or rows that are no whole examples.
+            MismatchError: `cross` has other columns, no rows, or rows that are no whole examples.
+            InvalidArgumentError: an entry is not finite.
         """
         cross = np.asarray(cross)
         self._check_cross(cross)
@@ -102,7 +126,7 @@ class LeaveOut:
             D^2 for each group; else m k D for each group.
 
         Raises:
-            MismatchError: see `prediction_changes`.
+            MismatchError, InvalidArgumentError: see `prediction_changes`.
         """
         cross = np.asarray(cross)
         if self.form == "dual" or len(cross) <= self.full.size:
@@ -124,10 +148,19 @@ class LeaveOut:
         return found
 
     def _check_cross(self, cross: np.ndarray) -> None:
-        if cross.ndim != 2 or cross.shape[1] != self.full.size or cross.shape[0] % self.num_outputs:
+        fits = cross.ndim == 2 and cross.shape[1] == self.full.size and cross.shape[0] % self.num_outputs == 0
+        if not fits or not len(cross):
             raise errors.MismatchError(
-                f"cross kernel or features of shape {cross.shape}: expected [m {self.num_outputs}, {self.full.size}]"
+                f"cross kernel or features of shape {cross.shape}: expected [m {self.num_outputs}, {self.full.size}] "
+                "with m of 1 or more"
             )
+        for start in range(0, len(cross), _ROW_BLOCK):
+            is_finite = np.isfinite(cross[start : start + _ROW_BLOCK]).all(axis=1)
+            if not is_finite.all():
+                raise errors.InvalidArgumentError(
+                    f"cross kernel or features: row {start + int(np.argmin(is_finite))} of {len(cross)} has entries "
+                    "that are not finite; check weights and inputs"
+                )
 
     def blocks(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
         """(groups, without - full [g, D]), so many at a time that [g, width] stays small."""

@@ -16,7 +16,8 @@ class Spectrum:
         eigenvalues: [N] float64, ascending, >= 0.
         eigenvectors: [N, N] float64, U.
         clipped: the most negative eigenvalue that was found and set to 0 as round-off; 0 if there was none.
-        tolerance: eigenvalues up to it count as 0 where a rank matters.
+        tolerance: eigenvalues up to it count as 0 where a rank matters: what round-off may have made of a 0. A
+            direction of such an eigenvalue moves no weight.
         accuracy: relative accuracy of the kernel's entries.
     """
 
@@ -32,9 +33,14 @@ class Spectrum:
         return float(self.eigenvalues[-1])
 
     @property
+    def is_known(self) -> np.ndarray:
+        """[N] bool, whether an eigenvalue lies above the tolerance."""
+        return self.eigenvalues > self.tolerance
+
+    @property
     def rank(self) -> int:
         """Number of eigenvalues above the tolerance."""
-        return int(np.sum(self.eigenvalues > self.tolerance))
+        return int(np.sum(self.is_known))
 
 
 def decompose(kernel: np.ndarray, *, accuracy: float | None = None) -> Spectrum:
@@ -55,17 +61,29 @@ def decompose(kernel: np.ndarray, *, accuracy: float | None = None) -> Spectrum:
     is_float = np.issubdtype(kernel.dtype, np.floating)
     eps = float(np.finfo(kernel.dtype if is_float else np.float64).eps) if accuracy is None else accuracy
     matrix = _checked(kernel, eps)
+    size = np.abs(matrix.diagonal()).max()
     eigenvalues, eigenvectors = scipy.linalg.eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
-    # Rounding of the entries moves eigenvalues by as much as the matrix of roundings is large.
-    round_off = 10 * len(matrix) * eps * max(float(eigenvalues[-1]), 0.0)
-    if eigenvalues[0] < -round_off:
+    if eigenvalues[0] < -10 * len(matrix) * eps * max(float(eigenvalues[-1]), 0.0):
         raise errors.InvalidArgumentError(
             f"the kernel has the eigenvalue {eigenvalues[0]:.6g} (largest {eigenvalues[-1]:.6g}), which is more than "
             f"round-off of relative size {eps:.2g} below 0: a kernel J J^T has none; check how it was made, or give "
             "spectra.decompose the accuracy of its entries"
         )
     clipped = min(float(eigenvalues[0]), 0.0)
-    return Spectrum(np.maximum(eigenvalues, 0.0), eigenvectors, clipped, round_off, eps)
+    tolerance = _round_off(float(size), float(eigenvalues[-1]), clipped, len(eigenvalues), eps)
+    return Spectrum(np.maximum(eigenvalues, 0.0), eigenvectors, clipped, tolerance, eps)
+
+
+def _round_off(size: float, largest: float, clipped: float, num_rows: int, eps: float) -> float:
+    """How large round-off may make an eigenvalue that is 0.
+
+    Independent errors of the entries, up to eps times the largest of them, `size`, move eigenvalues by up to about
+    their root mean square times 2 sqrt(N); N times as much, which all in one direction would do, would discard most of
+    a kernel of float32. The decomposition adds a few roundings of the largest eigenvalue. Errors of other kinds show in
+    eigenvalues below 0, as far below as others are above.
+    """
+    expected = 4 * eps * np.sqrt(num_rows) * size + 4 * np.finfo(np.float64).eps * max(largest, 0.0)
+    return float(max(expected, -2 * clipped))
 
 
 def _checked(kernel: np.ndarray, eps: float) -> np.ndarray:

@@ -12,6 +12,7 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy.special
 
 from estimators.linearized import descents
 
@@ -85,7 +86,8 @@ def contour(
     scale = 4.492075287 * num_nodes
     places = scale * (1 + np.sin(1j * angles - 1.172104229))
     speeds = step * 1j * scale * np.cos(1j * angles - 1.172104229)
-    growth = np.exp(places) if continuous else np.exp(time * np.log1p(places / time))
+    # NumPy's log1p of a complex number loses what the real part of a small argument has.
+    growth = np.exp(places) if continuous else np.exp(time * scipy.special.log1p(places / time))
     nodes = -places / (rates.eta * time)
     weights = speeds * growth / places
     if both_ends:

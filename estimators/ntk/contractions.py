@@ -37,41 +37,53 @@ class Cost:
     elements: float
 
 
-def costs(kind: factors.Kind, num_first: int, num_second: int, num_outputs: int, *, same: bool) -> dict[str, Cost]:
+def costs(
+    kind: factors.Kind,
+    num_first: int,
+    num_second: int,
+    num_outputs: int,
+    *,
+    same: bool,
+    other: factors.Kind | None = None,
+) -> dict[str, Cost]:
     """What each way takes for a parameter; those that come to the same have the same.
 
     Args:
-        kind: of the parameter.
+        kind: of the parameter in the first batch.
         num_first: B examples of the first batch.
         num_second: C of the second.
         num_outputs: k.
         same: both batches are one.
+        other: of the parameter in the second batch, see `aligned`; None if it is the same.
     """
     pairs, k = num_first * num_second, num_outputs
     sides = num_first + (0 if same else num_second)
     if isinstance(kind, factors.Formed):
         return dict.fromkeys(METHODS, Cost(pairs * k * k * kind.size, 0))
+    places = kind.num_places
+    others = places if other is None or isinstance(other, factors.Formed) else other.num_places
     if isinstance(kind, factors.Lookup):
-        places, groups, size, width = kind.num_places, 1, kind.num_rows, kind.width
-        formed = sides * k * size * width * _MOVING
-        matching = pairs * places**2
+        groups, size, width = 1, kind.num_rows, kind.width
+        formed, formed_second = (num * k * size * width * _MOVING for num in (sides, num_second))
+        matching = pairs * places * others
     else:
-        places, groups, size, width = kind.sizes
-        formed = sides * k * groups * size * width * places
-        matching = pairs * places**2 * groups * size
+        _, groups, size, width = kind.sizes
+        formed_second = num_second * k * groups * size * width * others
+        formed = formed_second if same else formed_second + num_first * k * groups * size * width * places
+        matching = pairs * places * others * groups * size
     last = pairs * k * k * groups * width
-    spread = 0 if places == 1 else pairs * places * groups * k * width
+    spread = 0 if places == others == 1 else pairs * others * groups * k * width
     elements = groups * k * size * width / (kind.num_taps if isinstance(kind, factors.Product) else 1)
     found = {
         "jacobian": Cost(formed + last * size + _MOVING * sides * groups * k * size * width, sides * elements),
         "structured": Cost(
-            matching + places * spread + places * last + _MOVING * (spread + pairs * places**2 * groups),
-            pairs * places**2 * groups + 2 * spread,
+            matching + places * spread + others * last + _MOVING * (spread + pairs * places * others * groups),
+            pairs * places * others * groups + 2 * spread,
         ),
     }
     along = pairs * k * places * groups * width
     found["vector_products"] = Cost(
-        formed * num_second / sides + along * size + places * last + _MOVING * along,
+        formed_second + along * size + places * last + _MOVING * along,
         num_second * groups * k * size * width + 2 * along,
     )
     return found if isinstance(kind, factors.Product) else found | {"vector_products": found["structured"]}
@@ -96,27 +108,48 @@ def choose(kind: factors.Kind, found: Mapping[str, Cost], method: str, most_elem
     return min(fitting, key=lambda name: fitting[name].operations)
 
 
-def contract(
-    kinds: Mapping[int, factors.Kind],
-    first: Mapping[int, factors.Values],
-    second: Mapping[int, factors.Values] | None,
-    methods: Mapping[int, str],
-) -> tf.Tensor:
+def aligned(first: factors.Batch, second: factors.Batch) -> tuple[factors.Batch, factors.Batch]:
+    """Both batches with the parameters of both alone, whose kinds can be contracted with each other.
+
+    Inputs of another size may lead through other operations; what does not match is formed. Where one of the batches
+    has no entry its gradient is zero.
+    """
+    common = [k for k in first.kinds if k in second.kinds]
+    match = {k: _match(first.kinds[k], second.kinds[k]) for k in common}
+
+    def side(batch: factors.Batch) -> factors.Batch:
+        pairs = {k: (batch.kinds[k], batch.values[k]) if match[k] else _as_formed(batch, k) for k in common}
+        return factors.Batch({k: kind for k, (kind, _) in pairs.items()}, {k: some for k, (_, some) in pairs.items()})
+
+    return side(first), side(second)
+
+
+def _match(first: factors.Kind, second: factors.Kind) -> bool:
+    if isinstance(first, factors.Product) and isinstance(second, factors.Product):
+        return first.layout == second.layout
+    return type(first) is type(second)
+
+
+def _as_formed(batch: factors.Batch, position: int) -> tuple[factors.Kind, factors.Values]:
+    rows = factors.gradients(batch.kinds[position], batch.values[position])
+    return factors.Formed(rows.shape[2]), (rows,)
+
+
+def contract(first: factors.Batch, second: factors.Batch | None, methods: Mapping[int, str]) -> tf.Tensor:
     """[B, k, C, k], the tangent kernel of two batches, within a function that is being traced.
 
     Args:
-        kinds: of the parameters, from `factors.of_batch`, by position.
-        first: values of the first batch, from there.
-        second: values of the second; None if it is the first.
+        first: the first batch, of one parameter at least.
+        second: the second, `aligned` with the first; None if it is the first.
         methods: the way of each parameter, one of `METHODS`.
     """
     total: tf.Tensor | None = None
-    for position, kind in kinds.items():
+    for position, kind in first.kinds.items():
         # One parameter after the other, so that what they form is not all there at a time.
         with tf.control_dependencies([] if total is None else [total]):
-            own = _held(first[position])
-            other = own if second is None else _held(second[position])
-        part = _parameter(kind, own, other, methods[position])
+            own = kind, _held(first.values[position])
+            other = own if second is None else (second.kinds[position], _held(second.values[position]))
+        part = _parameter(own, other, methods[position])
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -126,8 +159,13 @@ def _held(values: factors.Values) -> factors.Values:
     return tuple(tf.identity(t) for t in values)
 
 
-def summed(kind: factors.Kind, values: factors.Values) -> tuple[factors.Kind, factors.Values]:
+def summed(batch: factors.Batch) -> factors.Batch:
     """The same of a single output whose kernel is the sum over outputs of the kernels of single ones."""
+    pairs = {k: _summed(kind, batch.values[k]) for k, kind in batch.kinds.items()}
+    return factors.Batch({k: kind for k, (kind, _) in pairs.items()}, {k: some for k, (_, some) in pairs.items()})
+
+
+def _summed(kind: factors.Kind, values: factors.Values) -> tuple[factors.Kind, factors.Values]:
     last = values[-1]
     if isinstance(kind, factors.Formed):
         size = last.shape[1] * last.shape[2]
@@ -148,18 +186,25 @@ def summed_kind(kind: factors.Kind, num_outputs: int) -> factors.Kind:
     return dataclasses.replace(kind, layout=factors.layouts.Layout(split, split, (0,), (1,), (2,)))
 
 
-def _parameter(kind: factors.Kind, first: factors.Values, second: factors.Values, method: str) -> tf.Tensor:
-    same = first is second
-    if isinstance(kind, factors.Formed) or (isinstance(kind, factors.Lookup) and method == "jacobian"):
-        rows = factors.gradients(kind, first)
-        return _pairs(rows, rows if same else factors.gradients(kind, second))
-    if isinstance(kind, factors.Lookup):
-        keys, other = (tf.reshape(values[0], [-1]) for values in (first, second))
-        equal = tf.cast(keys[:, None] == other[None, :], first[1].dtype)[None]
+# A parameter in one batch.
+_Own = tuple[factors.Kind, factors.Values]
+
+
+def _parameter(own: _Own, other: _Own, method: str) -> tf.Tensor:
+    (kind, first), (kind_second, second) = own, other
+    if isinstance(kind, factors.Product) and isinstance(kind_second, factors.Product):
+        ways = {"jacobian": _formed, "structured": _structured, "vector_products": _vector_products}
+        return ways[method]((kind, first), (kind_second, second))
+    if isinstance(kind, factors.Lookup) and method != "jacobian":
+        keys, keys_second = (tf.reshape(values[0], [-1]) for values in (first, second))
+        equal = tf.cast(keys[:, None] == keys_second[None, :], first[1].dtype)[None]
         return _by_places(equal, first[1][:, None], second[1][:, None])
-    if method == "jacobian":
-        return _formed(kind, first, second)
-    return (_structured if method == "structured" else _vector_products)(kind, first, second)
+    rows = factors.gradients(kind, first)
+    return _pairs(rows, rows if own is other else factors.gradients(kind_second, second))
+
+
+# A kernel that multiplies, in one batch.
+_Multiplied = tuple[factors.Product, factors.Values]
 
 
 def _pairs(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -169,15 +214,18 @@ def _pairs(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.reshape(products, [*first.shape[:2], *second.shape[:2]])
 
 
-def _formed(kind: factors.Product, first: factors.Values, second: factors.Values) -> tf.Tensor:
+def _formed(own: _Multiplied, other: _Multiplied) -> tf.Tensor:
     """Element of the window by element: gradients of large kernels are never there as a whole."""
-    taps = kind.taps(first)
-    others = taps if first is second else kind.taps(second)
+    (kind, first), (kind_second, second) = own, other
+    same = first is second
+    together = kind.num_taps != kind_second.num_taps
+    taps = kind.taps(first, together=together)
+    others = taps if same else kind_second.taps(second, together=together)
     total: tf.Tensor | None = None
-    for tap, other in zip(taps, others, strict=True):
+    for tap, tap_second in zip(taps, others, strict=True):
         with tf.control_dependencies([] if total is None else [total]):
             rows = _rows(tf.identity(tap), first[-1])
-            part = _pairs(rows, rows if first is second else _rows(tf.identity(other), second[-1]))
+            part = _pairs(rows, rows if same else _rows(tf.identity(tap_second), second[-1]))
         total = part if total is None else total + part
     return total
 
@@ -190,10 +238,10 @@ def _rows(tap: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
     return tf.reshape(moved, [batch, num, -1])
 
 
-def _structured(kind: factors.Product, first: factors.Values, second: factors.Values) -> tf.Tensor:
-    rows, other = (_groups_first(kind.taps(values, together=True)[0]) for values in (first, second))
-    flat = [tf.reshape(t, [t.shape[0], -1, t.shape[3]]) for t in (rows, other)]
-    return _by_places(tf.matmul(flat[0], flat[1], transpose_b=True), first[-1], second[-1])
+def _structured(own: _Multiplied, other: _Multiplied) -> tf.Tensor:
+    rows = [_groups_first(kind.taps(values, together=True)[0]) for kind, values in (own, other)]
+    flat = [tf.reshape(t, [t.shape[0], -1, t.shape[3]]) for t in rows]
+    return _by_places(tf.matmul(flat[0], flat[1], transpose_b=True), own[1][-1], other[1][-1])
 
 
 def _by_places(matching: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -214,17 +262,18 @@ def _by_places(matching: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.T
     return tf.transpose(products, [1, 2, 0, 3])
 
 
-def _vector_products(kind: factors.Product, first: factors.Values, second: factors.Values) -> tf.Tensor:
+def _vector_products(own: _Multiplied, other: _Multiplied) -> tf.Tensor:
+    (kind, first), (kind_second, second) = own, other
     batch, num_groups, places, num, size = first[-1].shape
     others = second[-1].shape[0]
     rows = _groups_first(kind.taps(first, together=True)[0])
-    formed = factors.formed_tap(kind.taps(second, together=True)[0], second[-1])  # [C, G, k O, I]
+    formed = factors.formed_tap(kind_second.taps(second, together=True)[0], second[-1])  # [C, G, k O, I]
     directions = tf.reshape(_groups_first(formed), [num_groups, others * num * size, -1])
     along = tf.matmul(tf.reshape(rows, [num_groups, batch * places, -1]), directions, transpose_b=True)
     along = tf.reshape(along, [num_groups, batch, places, others * num, size])
     moved = tf.reshape(tf.transpose(along, [1, 3, 0, 2, 4]), [batch, others * num, -1])
-    own = tf.reshape(tf.transpose(first[-1], [0, 3, 1, 2, 4]), [batch, num, -1])
-    return tf.reshape(tf.matmul(own, moved, transpose_b=True), [batch, num, others, num])
+    last = tf.reshape(tf.transpose(first[-1], [0, 3, 1, 2, 4]), [batch, num, -1])
+    return tf.reshape(tf.matmul(last, moved, transpose_b=True), [batch, num, others, num])
 
 
 def _groups_first(tensor: tf.Tensor) -> tf.Tensor:
@@ -234,12 +283,12 @@ def _groups_first(tensor: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
 
 
-def blocks(kinds: Mapping[int, factors.Kind], values: Mapping[int, factors.Values], *, diagonal: bool) -> tf.Tensor:
+def blocks(batch: factors.Batch, *, diagonal: bool) -> tf.Tensor:
     """The kernel of each example with itself, [B, k, k], or its diagonal [B, k], within a traced function."""
     total: tf.Tensor | None = None
-    for position, kind in kinds.items():
+    for position, kind in batch.kinds.items():
         with tf.control_dependencies([] if total is None else [total]):
-            own = _held(values[position])
+            own = _held(batch.values[position])
         part = _block(kind, own, diagonal=diagonal)
         total = part if total is None else total + part
     assert total is not None

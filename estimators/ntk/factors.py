@@ -84,6 +84,24 @@ class Formed:
 Kind = Product | Lookup | Formed
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """The factors of some examples; kinds depend on the size of the inputs, such as of images, and go with them.
+
+    Attributes:
+        kinds: of the parameters, by position.
+        values: theirs.
+    """
+
+    kinds: Mapping[int, Kind]
+    values: Mapping[int, Values]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples they are of."""
+        return int(tf.nest.flatten(self.values)[0].shape[0])
+
+
 def of_batch(outputs: outputs_lib.Outputs, inputs: Any) -> tuple[dict[int, Kind], dict[int, Values]]:
     """What all gradients of a batch's outputs are made of, within a function that is being traced.
 

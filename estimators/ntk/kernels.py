@@ -8,7 +8,7 @@
 After Jacot et al. (2018, arXiv:1806.07572); ways to compute it after Novak et al. (2022, arXiv:2206.08720).
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -75,10 +75,10 @@ class TangentKernel:
             raise errors.InvalidArgumentError(f"dtype {self.dtype}: expected float32 or float64")
         self.num_outputs, self._outputs, self._method = outputs.num_outputs, outputs, method
         self.sizes = tiles.sizes(outputs, x, batch_size, memory_limit_mb, self.dtype.itemsize)
-        self._kinds: dict[int, factors.Kind] = {}
+        self._kinds: dict[tiles.Signature, Mapping[int, factors.Kind]] = {}
         self._compiled = functools.partial(per_example.compiled_rows, outputs.plan, jit_compile=jit_compile)
         self._factors = self._compiled(lambda inputs, labels: self._traced(inputs))
-        self._contractions: dict[tuple[bool, bool], per_example.Compiled] = {}
+        self._contractions: dict[tuple[Any, ...], per_example.Compiled] = {}
 
     def full(
         self,
@@ -91,8 +91,9 @@ class TangentKernel:
         """K [n k, m k], all pairs of outputs; row (and column) index = example * k + output.
 
         Args:
-            x: inputs of n examples.
-            x2: inputs of m examples; None for `x`, of which one half is computed and the result is symmetric.
+            x: inputs of n examples, which may be of another size than those that the target was checked on.
+            x2: inputs of m examples, of any size; None for `x`, of which one half is computed and the result is
+                symmetric.
             out: [n k, m k] floats to fill, such as a memory map; None for a new array.
             progress: called with (tiles done, all).
 
@@ -157,9 +158,9 @@ class TangentKernel:
         num = min(self.sizes.batch, len(data))
         probe = tf.nest.map_structure(tf.convert_to_tensor, data.take(np.arange(2) % len(data)).inputs)
         tf.function(lambda inputs: self._traced(inputs) and None, autograph=False).get_concrete_function(probe)
-        lines = []
+        kinds, lines = self._kinds[tiles.signature(probe)], []
         for position, parameter in enumerate(self._outputs.target.parameters):
-            kind = self._kinds.get(position)
+            kind = kinds.get(position)
             if kind is None:
                 lines.append(f"{parameter.name}: no output depends on it")
                 continue
@@ -170,10 +171,12 @@ class TangentKernel:
             lines.append(f"{parameter.name} {list(parameter.shape)}: {chosen} ({counts}){looped}")
         return "\n".join(lines)
 
-    def _traced(self, inputs: Any) -> dict[int, factors.Values]:
-        """Factors of a batch; notes what they are."""
+    def _traced(self, inputs: Any) -> tiles.Held:
+        """Factors of a batch; notes what they are for inputs of this size."""
         kinds, values = factors.of_batch(self._outputs, inputs)
-        self._kinds |= kinds
+        if not kinds:
+            raise outputs_lib.no_dependence(self._outputs.target)
+        self._kinds[tiles.signature(inputs)] = kinds
         return values
 
     def _kernel(
@@ -194,8 +197,8 @@ class TangentKernel:
         def contract(own: tiles.Held, other: tiles.Held, same: bool) -> np.ndarray:
             # Replicas have a part of the first side each, so that it is not the second.
             alike = same and self._outputs.target.strategy is None
-            compiled = self._contraction(of_sum, alike)
-            labels = np.zeros(len(next(iter(own.values()))[0]), np.float32)
+            compiled = self._contraction(of_sum, alike, first.signature, (second or first).signature)
+            labels = np.zeros(tf.nest.flatten(own)[0].shape[0], np.float32)
             return (compiled(own, labels) if alike else compiled(own, labels, other)).numpy() * self.dtype.type(factor)
 
         tiles.fill(first, second, contract, entries, values, progress)
@@ -208,44 +211,53 @@ class TangentKernel:
             num = len(tf.nest.flatten(inputs)[0])
             return self._factors(tf.nest.map_structure(tf.convert_to_tensor, inputs), np.zeros(num, np.float32))
 
-        return tiles.Side(data, min(self.sizes.batch, len(data)), compute, keeps=len(data) <= self.sizes.held // 2)
+        size, keeps = min(self.sizes.batch, len(data)), len(data) <= self.sizes.held // 2
+        probe = tf.nest.map_structure(tf.convert_to_tensor, data.take(np.arange(1)).inputs)
+        return tiles.Side(data, size, compute, keeps, tiles.signature(probe))
 
-    def _contraction(self, of_sum: bool, alike: bool) -> per_example.Compiled:
+    def _contraction(
+        self, of_sum: bool, alike: bool, first: tiles.Signature, second: tiles.Signature
+    ) -> per_example.Compiled:
         """(factors, labels that do not count, other factors unless alike) -> [B, k, C, k], of one output if summed."""
-        if (of_sum, alike) not in self._contractions:
+        key = (of_sum, alike, first, second)
+        if key not in self._contractions:
 
             def compute(own: tiles.Held, labels: tf.Tensor, other: tiles.Held | None = None) -> tf.Tensor:
                 del labels  # its length tells replicas how many examples there are
-                kinds, first, num = self._prepared(own, of_sum)
-                second = None if other is None else self._prepared(other, of_sum)[1]
-                sizes = [len_of(values) for values in (first, first if second is None else second)]
-                methods = {k: self._chosen(kind, sizes[0], sizes[1], num, alike) for k, kind in kinds.items()}
-                return contractions.contract(kinds, first, second, methods)
+                batch = self._prepared(own, first)
+                return self._contracted(batch, None if other is None else self._prepared(other, second), of_sum)
 
-            self._contractions[of_sum, alike] = self._compiled(compute)
-        return self._contractions[of_sum, alike]
+            self._contractions[key] = self._compiled(compute)
+        return self._contractions[key]
 
-    def _chosen(self, kind: factors.Kind, num_first: int, num_second: int, num_outputs: int, alike: bool) -> str:
-        found = contractions.costs(kind, num_first, num_second, num_outputs, same=alike)
-        return contractions.choose(kind, found, self._method, self.sizes.elements)
+    def _contracted(self, first: factors.Batch, second: factors.Batch | None, of_sum: bool) -> tf.Tensor:
+        num, same = 1 if of_sum else self.num_outputs, second is None
+        sizes = first.num_examples, (second or first).num_examples
+        if second is not None:
+            first, second = contractions.aligned(first, second)
+        if not first.kinds:
+            return tf.zeros([sizes[0], num, sizes[1], num], self.dtype)
+        if of_sum:
+            first, second = contractions.summed(first), None if second is None else contractions.summed(second)
+        methods = {}
+        for position, kind in first.kinds.items():
+            other = None if second is None else second.kinds[position]
+            found = contractions.costs(kind, *sizes, num, same=same, other=other)
+            methods[position] = contractions.choose(kind, found, self._method, self.sizes.elements)
+        return contractions.contract(first, second, methods)
 
-    def _prepared(
-        self, values: tiles.Held, of_sum: bool
-    ) -> tuple[dict[int, factors.Kind], dict[int, factors.Values], int]:
-        """(kinds, values in the dtype of the kernel, number of outputs that are told apart)."""
-        cast: Callable[[tf.Tensor], tf.Tensor] = lambda t: tf.cast(t, self.dtype) if t.dtype.is_floating else t  # noqa: E731
-        kinds = {k: self._kinds[k] for k in values}
-        wide = {k: tuple(cast(t) for t in some) for k, some in values.items()}
-        if not of_sum:
-            return kinds, wide, self.num_outputs
-        pairs = {k: contractions.summed(kinds[k], wide[k]) for k in kinds}
-        return {k: kind for k, (kind, _) in pairs.items()}, {k: some for k, (_, some) in pairs.items()}, 1
+    def _prepared(self, values: tiles.Held, signature: tiles.Signature) -> factors.Batch:
+        """Factors of inputs of a size, in the dtype of the kernel."""
+        wide = {
+            k: tuple(tf.cast(t, self.dtype) if t.dtype.is_floating else t for t in some) for k, some in values.items()
+        }
+        return factors.Batch({k: self._kinds[signature][k] for k in wide}, wide)
 
     def _by_example(self, x: Any, *, diagonal: bool) -> np.ndarray:
         def compute(inputs: Any, labels: tf.Tensor) -> tf.Tensor:
             del labels
-            kinds, values, _ = self._prepared(self._traced(inputs), of_sum=False)
-            return contractions.blocks(kinds, values, diagonal=diagonal)
+            batch = self._prepared(self._traced(inputs), tiles.signature(inputs))
+            return contractions.blocks(batch, diagonal=diagonal)
 
         compiled = self._compiled(compute)
         parts = []
@@ -254,11 +266,6 @@ class TangentKernel:
             tiles.check_finite(found.reshape(count, -1), batch.ids)
             parts.append(found)
         return np.concatenate(parts)
-
-
-def len_of(values: tiles.Held) -> int:
-    """The number of examples that factors are of."""
-    return int(tf.nest.flatten(values)[0].shape[0])
 
 
 def ntk_full(

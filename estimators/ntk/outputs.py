@@ -15,6 +15,7 @@ from estimators import errors, examples, losses, targets
 from estimators.derivatives import plans
 
 _NUM_PROBED = 3
+_NUM_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +53,10 @@ def of(target: targets.Target, x: Any) -> Outputs:
 
     Raises:
         InvalidTargetError: the model does not give one row of numbers for each example, draws random numbers, or mixes
-            the examples of a batch.
+            the examples of a batch; a parameter is not trainable, or no output depends on any.
         NotFiniteError: a gradient of an output is NaN or infinite.
     """
+    _check_trainable(target)
     probe = data(x).take(np.arange(_NUM_PROBED) % len(data(x)))
     found = target.predict(tf.nest.map_structure(tf.convert_to_tensor, probe.inputs))
     if not tf.is_tensor(found) or found.shape.rank is None or found.shape.rank < 1:
@@ -72,7 +74,41 @@ def of(target: targets.Target, x: Any) -> Outputs:
         measured=_weighted,
     )
     labels = cotangents.astype(found.dtype.as_numpy_dtype)
-    return Outputs(plans.make(changed, examples.Examples(probe.inputs, labels)), num_outputs)
+    plan = plans.make(changed, examples.Examples(probe.inputs, labels))
+    _check_depends(plan, tf.nest.map_structure(tf.convert_to_tensor, probe.inputs))
+    return Outputs(plan, num_outputs)
+
+
+def _check_trainable(target: targets.Target) -> None:
+    """Refuses variables that TensorFlow's tapes pass over, whose gradients would be zero without a word."""
+    fixed = [p.name for p in target.parameters if not p.variable.trainable]
+    if fixed:
+        raise errors.InvalidTargetError(
+            f"parameters {', '.join(fixed)} are variables with trainable=False, by which TensorFlow does not "
+            "differentiate; make them with trainable=True, or leave them out"
+        )
+
+
+def _check_depends(plan: plans.Plan, inputs: Any) -> None:
+    depends = [bool(plan.looped)]
+
+    def look(inputs: Any) -> None:
+        forward = plan.forward(inputs)
+        depends.append(any(plan.contributions(forward, forward.outputs[:, 0]).values()))
+
+    tf.function(look, autograph=False).get_concrete_function(inputs)
+    if not any(depends):
+        raise no_dependence(plan.target)
+
+
+def no_dependence(target: targets.Target) -> errors.InvalidTargetError:
+    """The refusal of a target all of whose gradients are zero."""
+    some = [p.name for p in target.parameters[:_NUM_NAMED]]
+    more = len(target.parameters) - len(some)
+    return errors.InvalidTargetError(
+        f"no output depends on any parameter ({', '.join(some)}{f' and {more} more' if more else ''}); choose others, "
+        "or another predict="
+    )
 
 
 def data(x: Any) -> examples.Examples:

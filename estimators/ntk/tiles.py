@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -75,6 +76,13 @@ def _elements_per_example(outputs: outputs_lib.Outputs, x: Any) -> int:
 
 # Factors of a batch, as they cross from one compiled function to the next.
 Held = Mapping[int, factors.Values]
+# Shapes and dtypes of the inputs of one example: what the kinds of their factors depend on.
+Signature = tuple[tuple[tuple[int, ...], str], ...]
+
+
+def signature(inputs: Any) -> Signature:
+    """The signature of a batch, a nest of tensors [B, ...]."""
+    return tuple((tuple(t.shape[1:]), t.dtype.name) for t in tf.nest.flatten(inputs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,12 +94,14 @@ class Side:
         batch: examples at a time.
         compute: inputs -> factors.
         keeps: factors are kept once they are computed.
+        signature: of the inputs.
     """
 
     data: examples.Examples
     batch: int
     compute: Callable[[Any], Held]
     keeps: bool
+    signature: Signature
     _kept: dict[int, Held] = dataclasses.field(default_factory=dict)
 
     @property
@@ -148,9 +158,11 @@ def fill(
     num = first.num_batches
     done, total = 0, num * (num + 1) // 2 if second is None else num * columns.num_batches
     for number, (rows, own) in enumerate(first.batches()):
-        for others, factors_of_others in columns.batches(number if second is None else 0):
+        # Of a batch beside itself the factors are there.
+        beside = columns.batches() if second is not None else itertools.chain([(rows, own)], first.batches(number + 1))
+        for others, factors_of_others in beside:
             same = second is None and others == rows
-            tile = contract(own, own if same else factors_of_others, same)
+            tile = contract(own, factors_of_others, same)
             tile = tile[: rows.stop - rows.start, :, : others.stop - others.start]
             block = tile.reshape(tile.shape[0] * num_entries, tile.shape[2] * num_entries)
             check_finite(block, first.data.ids[rows])

@@ -35,9 +35,11 @@ class GradientAccumulation:
         Args:
             gradients: g_i at the weights before the step, [n, D], or of the examples at `positions`.
             step_length: learning rate over the number of examples in the batch.
-            positions: [B] different positions of the examples of the batch; None for all.
+            positions: [B] positions of the examples of the batch, of which one may be there more than once; None for
+                all.
 
         Raises:
+            InvalidArgumentError: a position lies outside.
             MismatchError: gradients of another shape.
             NotFiniteError: one is not finite.
         """
@@ -46,9 +48,16 @@ class GradientAccumulation:
             raise errors.MismatchError(
                 f"gradients of shape {np.shape(gradients)}: expected {(len(rows), self.sums.shape[1])}"
             )
+        whole = np.issubdtype(rows.dtype, np.integer) and bool(np.all((rows >= 0) & (rows < len(self.sums))))
+        if len(rows) and not whole:
+            raise errors.InvalidArgumentError(
+                f"positions of dtype {rows.dtype} from {rows.min()} to {rows.max()}: expected integers from 0 to "
+                f"{len(self.sums) - 1}"
+            )
         if not np.isfinite(gradients).all():
             raise errors.NotFiniteError(f"a gradient of step {self.num_steps} is not finite; check the training")
-        self.sums[rows] += step_length * np.asarray(gradients, np.float64)
+        # Indexing with += would keep one of the gradients of an example that is drawn twice.
+        np.add.at(self.sums, rows.astype(np.int64), step_length * np.asarray(gradients, np.float64))
         self.num_steps += 1
 
     def squared_norms(self) -> np.ndarray:

@@ -28,8 +28,8 @@ def functional(removed: solutions.LeaveOut, cross: np.ndarray, *, sigma: float) 
         The scores; `squared_norms` are means over examples of |df*|^2. m k N operations for each group.
 
     Raises:
-        InvalidArgumentError: sigma is not above 0.
-        MismatchError: `cross` does not fit the solutions.
+        InvalidArgumentError: sigma is not above 0, or a number of `cross` is not finite.
+        MismatchError: `cross` does not fit the solutions, or has no rows.
     """
     results.check_positive("sigma", sigma)
     squared = removed.squared_prediction_changes(cross) * removed.num_outputs / len(cross)
@@ -116,7 +116,8 @@ def loss_changes(removed: solutions.LeaveOut, cross: np.ndarray, residuals: np.n
         residuals: f*_t - y* [m, k] with all training examples, at the time of the solutions.
 
     Raises:
-        MismatchError: shapes do not agree.
+        InvalidArgumentError: a number is not finite.
+        MismatchError: shapes do not agree, or there is no example.
     """
     changes = _each_loss_change(removed, cross, residuals)
     nothing = np.full(len(removed.groups), np.nan)
@@ -163,12 +164,17 @@ def effects(removed: solutions.LeaveOut, cross: np.ndarray, *, out: np.ndarray |
         [G, m, k]; float64 if new.
 
     Raises:
-        MismatchError: `cross` does not fit the solutions, or `out` the result.
+        InvalidArgumentError: a number of `cross` is not finite.
+        MismatchError: `cross` does not fit the solutions, or `out` the result: it has another shape, or cannot be
+            written or hold floats.
     """
     shape = (len(removed.groups), len(cross) // removed.num_outputs, removed.num_outputs)
     found = np.empty(shape) if out is None else out
-    if found.shape != shape:
-        raise errors.MismatchError(f"out of shape {found.shape}: expected {shape}")
+    if found.shape != shape or not np.issubdtype(found.dtype, np.floating) or not found.flags.writeable:
+        raise errors.MismatchError(
+            f"out of shape {found.shape} and dtype {found.dtype} (writeable: {found.flags.writeable}): expected a "
+            f"writeable array of floats {shape}"
+        )
     for part, changes in removed.prediction_changes(cross):
         found[part] = changes
     return found

@@ -12,8 +12,9 @@ every weight has in addition: it is an argument, and several can be given to see
 the Jacobian. Outside the range Sigma is 0 (for lam = 0 it is not determined there) and dw too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ import numpy as np
 from estimators import errors
 from estimators.linearized import dynamics, solutions, spectra
 from estimators.unique_information import results
+
+_CHUNK_BYTES = 64e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +36,8 @@ class NoiseInformation:
         squared_norms: [G] float64, |dw|^2.
         variances: eigenvalues of Sigma, ascending (for `diagonal` its diagonal, sorted): what floors are to be
             compared with.
-        outside: [G] float64, the share of |dw|^2 outside the basis, which is left out; 0 up to round-off.
+        outside: [G] float64, the share of |dw|^2 outside the basis, which is left out; 0 up to round-off unless the
+            basis is of fewer directions, or the Jacobian not that of the kernel.
         groups: positions of the examples of each group.
         measure: name.
         config: constants and settings of the training.
@@ -65,37 +69,32 @@ def reduced(
     Args:
         removed: solutions without each group.
         residuals: f - y [n, k] at the weights around which the noise is.
-        batch_size: b.
+        batch_size: b, 1 or more.
         floors: noise floors, variances >= 0.
-        spectrum: of the kernel (dual form), if it is known.
+        spectrum: of the kernel (dual form), if another than that of the solutions is to decide the rank.
 
     Returns:
-        The scores; D^3 operations for rank D, and D^2 for each group.
+        The scores; N D^2 operations for rank D, and D^2 for each group. Features are read block by block, twice.
 
     Raises:
         InvalidArgumentError: a constant lies outside.
-        MismatchError: residuals of another number.
+        MismatchError: residuals of another number of examples or outputs.
         SolverError: Sigma is singular and a floor is 0.
     """
-    results.check_positive("batch_size", batch_size)
-    rows = dynamics.rows_of(residuals, len(removed.train_rows))
-    changes = removed.without - removed.full
-    if removed.form == "dual":
-        known = spectra.decompose(removed.train_rows) if spectrum is None else spectrum
-        kept = known.eigenvalues > known.tolerance
-        scale = np.sqrt(known.eigenvalues[kept])
-        features = known.eigenvectors[:, kept] * scale
-        moved = (changes @ known.eigenvectors[:, kept]) * scale
-        eigenvalues = known.eigenvalues[kept]
-    else:
-        known = spectra.decompose(removed.train_rows.astype(np.float64).T @ removed.train_rows)
-        kept = known.eigenvalues > known.tolerance
-        features = removed.train_rows @ known.eigenvectors[:, kept]
-        moved, eigenvalues = changes @ known.eigenvectors[:, kept], known.eigenvalues[kept]
+    rows = _checked_rows(removed, residuals, batch_size)
+    is_dual = removed.form == "dual"
+    known = spectrum if spectrum is not None and is_dual else removed.spectrum
+    vectors, eigenvalues = known.eigenvectors[:, known.is_known], known.eigenvalues[known.is_known]
+    scale = np.sqrt(eigenvalues) if is_dual else np.ones_like(eigenvalues)
+    moved = ((removed.without - removed.full) @ vectors) * scale
     lam = removed.descent.rates(removed.num_train).lam
     sums = eigenvalues[:, None] + eigenvalues + 2 * lam
     constant = len(rows) * removed.descent.learning_rate / batch_size
-    covariance = constant * _covariance(features, rows) / sums
+    if is_dual:
+        noise = _covariance(vectors, rows) * scale * scale[:, None]
+    else:
+        noise = vectors.T @ _covariance(removed.train_rows, rows) @ vectors
+    covariance = constant * noise / sums
     return _scores(removed, covariance, moved, floors, "weights, SGD noise (reduced)", batch_size)
 
 
@@ -147,37 +146,59 @@ def diagonal(
 
     Args:
         removed: solutions in dual form.
-        jacobian: J [N, P]; a memory map is read in columns.
+        jacobian: J [N, P]; a memory map is read some columns at a time.
         residuals: f - y [n, k], see `reduced`.
         batch_size: b.
         floors: variances >= 0.
 
     Returns:
-        The scores; N P operations, and N P for each group.
+        The scores; N P operations, and N P for each group. 64 MB beside what is returned.
 
     Raises:
         See `full`.
     """
     rows = _checked(removed, jacobian, residuals, batch_size)
-    jacobian = np.asarray(jacobian, np.float64)
-    gradients = _gradients(jacobian, rows)
-    noise = gradients.var(axis=0)
-    curvature = (np.sum(jacobian**2, axis=0) + removed.descent.rates(len(rows)).lam) / len(rows)
-    constant = removed.descent.learning_rate / (2 * batch_size)
-    variances = constant * np.divide(noise, curvature, out=np.zeros_like(noise), where=curvature > 0)
-    moved = (removed.without - removed.full) @ jacobian
-    measure = "weights, SGD noise (diagonal)"
-    return _result(removed, variances, moved**2, _checked_floors(floors), measure, batch_size)
+    found, changes = _checked_floors(floors), removed.without - removed.full
+    lam, constant = removed.descent.rates(len(rows)).lam, removed.descent.learning_rate / (2 * batch_size)
+    variances = np.empty(np.shape(jacobian)[1])
+    nats, inside = np.zeros((len(found), len(changes))), np.zeros(len(changes))
+    for part in _parts(len(variances), 2 * len(rows) * rows.shape[1] + len(changes)):
+        columns = np.asarray(jacobian[:, part], np.float64)
+        noise = _gradients(columns, rows).var(axis=0)
+        curvature = (np.sum(columns**2, axis=0) + lam) / len(rows)
+        variances[part] = constant * np.divide(noise, curvature, out=np.zeros_like(noise), where=curvature > 0)
+        squares = (changes @ columns) ** 2
+        inside += squares.sum(axis=1)
+        nats += _nats(squares, variances[part], found)
+    return _result(removed, variances, nats, inside, found, "weights, SGD noise (diagonal)", batch_size)
+
+
+def _parts(count: int, each: int) -> Iterator[slice]:
+    """Of so many, so many at a time that the numbers that each takes stay small."""
+    size = max(1, int(_CHUNK_BYTES / (8 * each)))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _checked_rows(removed: solutions.LeaveOut, residuals: np.ndarray, batch_size: int) -> np.ndarray:
+    """The residuals as [n, k]."""
+    if not (math.isfinite(batch_size) and batch_size >= 1):
+        raise errors.InvalidArgumentError(f"batch_size {batch_size}: must be a number from 1 up")
+    rows = dynamics.rows_of(residuals, len(removed.train_rows))
+    if rows.shape[1] != removed.num_outputs:
+        raise errors.MismatchError(
+            f"residuals of shape {np.shape(residuals)}: expected {removed.num_outputs} outputs an example"
+        )
+    return rows
 
 
 def _checked(removed: solutions.LeaveOut, jacobian: np.ndarray, residuals: np.ndarray, batch_size: int) -> np.ndarray:
-    results.check_positive("batch_size", batch_size)
     if removed.form != "dual" or np.ndim(jacobian) != 2 or len(jacobian) != len(removed.train_rows):
         raise errors.MismatchError(
             f"a Jacobian of shape {np.shape(jacobian)} beside solutions in {removed.form} form of "
             f"{len(removed.train_rows)} rows: expected [N, P] and dual form; in primal form use `reduced`"
         )
-    return dynamics.rows_of(residuals, len(removed.train_rows))
+    return _checked_rows(removed, residuals, batch_size)
 
 
 def _gradients(features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
@@ -187,10 +208,20 @@ def _gradients(features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
 
 
 def _covariance(features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """C, [D, D]."""
-    gradients = _gradients(features, residuals)
-    gradients = gradients - gradients.mean(axis=0)
-    return gradients.T @ gradients / len(gradients)
+    """C [D, D] of features [N, D], some examples at a time."""
+    (num, outputs), width = residuals.shape, features.shape[1]
+    parts = list(_parts(num, width * (outputs + 1)))
+
+    def gradients(part: slice) -> np.ndarray:
+        rows = features[part.start * outputs : part.stop * outputs]
+        return _gradients(np.asarray(rows, np.float64), residuals[part])
+
+    mean = sum(gradients(part).sum(axis=0) for part in parts) / num
+    found = np.zeros((width, width))
+    for part in parts:
+        centred = gradients(part) - mean
+        found += centred.T @ centred
+    return found / num
 
 
 def _scores(
@@ -204,7 +235,15 @@ def _scores(
     found = _checked_floors(floors)
     variances, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     variances = np.maximum(variances, 0.0)
-    return _result(removed, variances, (moved @ vectors) ** 2, found, measure, batch_size)
+    squares = (moved @ vectors) ** 2
+    nats = _nats(squares, variances, found)
+    return _result(removed, variances, nats, squares.sum(axis=1), found, measure, batch_size)
+
+
+def _nats(squares: np.ndarray, variances: np.ndarray, floors: np.ndarray) -> np.ndarray:
+    """Of squares [G, D] of changes along directions of given variances, [F, G]; without sense where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.stack([squares @ (0.5 / (variances + floor)) for floor in floors])
 
 
 def _checked_floors(floors: Sequence[float]) -> np.ndarray:
@@ -217,12 +256,13 @@ def _checked_floors(floors: Sequence[float]) -> np.ndarray:
 def _result(
     removed: solutions.LeaveOut,
     variances: np.ndarray,
-    squares: np.ndarray,
+    nats: np.ndarray,
+    inside: np.ndarray,
     floors: np.ndarray,
     measure: str,
     batch_size: int,
 ) -> NoiseInformation:
-    """Squares [G, D] of changes along directions of given variances."""
+    """The scores, unless variances are 0 and a floor is; `inside` is |dw|^2 in the basis, [G]."""
     singular = len(variances) * np.finfo(np.float64).eps * variances.max(initial=0.0)
     if floors.min() == 0 and np.any(variances <= singular):
         raise errors.SolverError(
@@ -230,9 +270,8 @@ def _result(
             f"{len(variances)} variances are 0, the largest is {variances.max(initial=0.0):.3g}); give floors above 0"
         )
     whole = removed.squared_weight_changes()
-    inside = squares.sum(axis=1)
     return NoiseInformation(
-        nats=np.stack([squares @ (0.5 / (variances + floor)) for floor in floors]),
+        nats=nats,
         floors=floors,
         squared_norms=whole,
         variances=np.sort(variances),

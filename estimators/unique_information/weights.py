@@ -1,5 +1,8 @@
 """Unique information in the weights of a linearised network, by noise that does not depend on the data."""
 
+import math
+
+from estimators import errors
 from estimators.linearized import solutions
 from estimators.unique_information import results
 
@@ -48,10 +51,11 @@ def langevin(removed: solutions.LeaveOut, *, sigma: float, batch_size: int) -> r
         N^2 operations for each group.
 
     Raises:
-        InvalidArgumentError: a constant is not above 0.
+        InvalidArgumentError: sigma is not above 0, or the batch size no whole number from 1 up.
     """
     results.check_positive("sigma", sigma)
-    results.check_positive("batch_size", batch_size)
+    if not (math.isfinite(batch_size) and batch_size >= 1 and float(batch_size).is_integer()):
+        raise errors.InvalidArgumentError(f"batch_size {batch_size}: must be a whole number from 1 up")
     lam = removed.descent.rates(removed.num_train).lam
     squared = removed.squared_prediction_changes(removed.train_rows) + lam * removed.squared_weight_changes()
     constant = batch_size / (removed.descent.learning_rate * sigma**2 * removed.num_train)

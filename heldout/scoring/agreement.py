@@ -27,7 +27,6 @@ from collections.abc import Callable
 import dataclasses
 
 import numpy as np
-from scipy import stats
 
 from zoo import errors
 
@@ -129,6 +128,8 @@ def agreement(
 
     Cost: D N for the bootstrap, after sorting: about 5 s for 50,000 examples.
     """
+    from scipy import stats  # heavy, and not needed by programs that only answer --help
+
     known = _both_known(first, second)
     if method not in METHODS:
         raise errors.InvalidValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
@@ -269,6 +270,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _kendall(x: np.ndarray, y: np.ndarray) -> float:
+    from scipy import stats  # heavy, as above
+
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     if len(x) == 2:
@@ -280,6 +283,8 @@ def _kendall(x: np.ndarray, y: np.ndarray) -> float:
 
 def _fisher(value: float, number: int, variance: float) -> tuple[float, float]:
     """The interval on the scale of atanh, turned back; a correlation of 1 has no width there."""
+    from scipy import stats  # heavy, as above
+
     if number < _LEAST_EXAMPLES or np.isnan(value):
         return float("nan"), float("nan")
     with np.errstate(divide="ignore"):
@@ -364,6 +369,8 @@ def _overlap(first: np.ndarray, second: np.ndarray, num_tied_first: int = 0, num
 
 def _wilson(count: int, total: int) -> tuple[float, float]:
     """Wilson's (1927) interval of a share; NaN of none."""
+    from scipy import stats  # heavy, as above
+
     if not total:
         return float("nan"), float("nan")
     z, share = float(stats.norm.ppf((1 + _LEVEL) / 2)), count / total
@@ -375,6 +382,8 @@ def _wilson(count: int, total: int) -> tuple[float, float]:
 
 def _expected_jaccard(num_first: int, num_second: int, num_examples: int) -> float:
     """Expectation of both / either where both is hypergeometric."""
+    from scipy import stats  # heavy, as above
+
     if not num_examples or not num_first + num_second:
         return float("nan")
     law: Callable[..., np.ndarray] = stats.hypergeom.pmf

@@ -48,7 +48,7 @@ class LeaveOutConfig:
         architecture_options: its options.
         seed: of the initialisation.
         init_checkpoint: prefix of a checkpoint that the training begins with, instead of the seed; None for none.
-        init_sha256: digest of its data file.
+        init_sha256: digest of its data file; needed beside it, for where it lies decides nothing.
         learning_rate: lr, above 0.
         num_steps: t, 1 or more.
         l2: 0 or more.
@@ -109,6 +109,11 @@ class LeaveOutConfig:
         if self.init_body and self.init_checkpoint is None:
             raise errors.InvalidValueError(
                 "--init_body: takes the body of a network from --init_checkpoint, which is not given; name it"
+            )
+        if self.init_checkpoint is not None and self.init_sha256 is None:
+            raise errors.InvalidValueError(
+                f"--init_checkpoint={self.init_checkpoint}: expected init_sha256 beside it, the digest of its data "
+                "file, by which experiments from different checkpoints are told apart; give it"
             )
         self._check_labels()
 

@@ -150,7 +150,7 @@ class LeaveOutTrainer:
 
         Args:
             folder: of the experiment, with its full network.
-            groups: positions that are left out, at most `runs_per_group` groups.
+            groups: positions that are left out, of 1 to `runs_per_group` groups; stored in ascending order.
             report: hears of the steps.
 
         Returns:
@@ -158,9 +158,16 @@ class LeaveOutTrainer:
 
         Raises:
             MissingFileError: the full network is not there.
-            InvalidValueError: a group names examples that were not drawn, or leaves none; a training diverged.
+            InvalidValueError: no groups or too many, a group names examples that were not drawn, or leaves none; a
+                training diverged.
         """
         config = self._config
+        if not 1 <= len(groups) <= self.runs_per_group:
+            raise errors.InvalidValueError(
+                f"{len(groups)} groups in a block: expected 1 to {self.runs_per_group}, the networks that are trained "
+                "as one computation"
+            )
+        groups = [tuple(sorted(map(int, group))) for group in groups]
         full_run = leave_out_files.read_full_run(folder, config.sha256)
         if full_run is None:
             raise errors.MissingFileError(f"{folder}: has no full network yet; run ground_truth_effects for it")
@@ -174,7 +181,7 @@ class LeaveOutTrainer:
         squared = {name: np.mean(np.sum(one**2, axis=2), axis=1) for name, one in change.items()}
         own = np.stack([of[place].mean(axis=0) for of, place in zip(change["train"], places, strict=True)])
         effects = leave_out_files.Effects(
-            groups=tuple(tuple(map(int, group)) for group in groups),
+            groups=tuple(groups),
             squared_weight_change=self._squared_weight_change(len(groups)),
             squared_prediction_change=squared["val"],
             squared_train_prediction_change=squared["train"],
@@ -239,7 +246,8 @@ class LeaveOutTrainer:
         if num_runs not in self._learners:
             self._learners.clear()  # the last block may be smaller than the others, whose memory it gets
             if self.runs_per_group > 1:
-                # Also for one network alone, which then rounds as the others do.
+                # Also for one network alone, so that all are computed alike. A dense network then rounds as it would
+                # among others; convolutions of another number of networks may round otherwise in the last digit.
                 learner: learners.Learner = ensemble.EnsembleLearner(self._module, num_runs)
             else:
                 learner = learners.SingleLearner(leave_out_networks.build(self._config, self._data, self._config.dtype))

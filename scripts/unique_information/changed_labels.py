@@ -89,7 +89,7 @@ def of_file(path: pathlib.Path) -> ChangedLabels:
     return ChangedLabels(path, index[order].astype(np.int64), changed[order], *labels)
 
 
-def check_order(known: ChangedLabels, scores: score_columns.ScoreColumns) -> None:
+def check_order(known: ChangedLabels, scores: score_columns.ScoreColumns) -> bool:
     """Refuses scores whose own labels show that their examples are others.
 
     Classes may be numbered otherwise, and several labels may be one class here. But whatever the numbers, examples of
@@ -99,19 +99,24 @@ def check_order(known: ChangedLabels, scores: score_columns.ScoreColumns) -> Non
         known: labels of the experiment.
         scores: whose labels are looked at, where it has some.
 
+    Returns:
+        Whether its labels are those before some were changed, and not those trained with.
+
     Raises:
-        MismatchError: they are not.
+        MismatchError: they are neither.
     """
     both, at, place = np.intersect1d(known.train_index, scores.train_index, return_indices=True)
-    here = [one[at] for one in (known.train_label, known.clean_train_label) if one is not None]
-    if scores.label is None or not here or not len(both):
-        return
+    here = {"trained": known.train_label, "clean": known.clean_train_label}
+    if scores.label is None or not len(both) or all(one is None for one in here.values()):
+        return False
     there = scores.label[place]
-    if not any(_decides(there, one) for one in here):
+    same = {name for name, one in here.items() if one is not None and _decides(there, one[at])}
+    if not same:
         raise errors.MismatchError(
             f"{scores.path}: its labels are not those of {known.path}, however classes are numbered: its examples are "
             "in another order, of another data set, or had other labels changed; score the examples of this experiment"
         )
+    return same == {"clean"} and known.train_label is not None
 
 
 def _decides(first: np.ndarray, second: np.ndarray) -> bool:

@@ -90,8 +90,19 @@ def part_size(num_train: int, share: float) -> int:
     return max(1, round(share * num_train))
 
 
-def counts(ratios: Sequence[float], num_train: int) -> tuple[int, ...]:
+def fitting(ratios: Sequence[float], num_train: int) -> list[float]:
+    """Those of some ratios that `counts` takes together: the first that drops each number of examples."""
+    found = {round(ratio * num_train): ratio for ratio in reversed(ratios) if round(ratio * num_train) < num_train}
+    return [found[count] for count in sorted(found)]
+
+
+def counts(ratios: Sequence[float], num_train: int, asked: str | None = None) -> tuple[int, ...]:
     """How many examples each ratio drops.
+
+    Args:
+        ratios: shares.
+        num_train: examples that there are.
+        asked: flag and value, for messages; None for --ratios with these.
 
     Raises:
         InvalidValueError: a ratio lies outside [0, 1), leaves no example, or drops as many as another.
@@ -99,8 +110,9 @@ def counts(ratios: Sequence[float], num_train: int) -> tuple[int, ...]:
     found = [round(ratio * num_train) for ratio in ratios]
     wrong = [ratio for ratio, count in zip(ratios, found, strict=True) if not 0 <= ratio < 1 or count >= num_train]
     if wrong or not found or len(set(found)) < len(found):
+        flag = asked or f"--ratios={','.join(f'{ratio:g}' for ratio in ratios)}"
         raise errors.InvalidValueError(
-            f"--ratios={','.join(f'{ratio:g}' for ratio in ratios)}: expected shares of the {num_train} examples from "
-            "0 to below 1, which leave at least one example and each drop another number of them"
+            f"{flag}: expected shares of the {num_train} examples from 0 to below 1, which leave at least one "
+            "example and each drop another number of them"
         )
     return tuple(sorted(found))

@@ -117,11 +117,12 @@ def adopt(
     """Stores what decides the results in a folder, or holds it against what is there.
 
     Settings that have left no results, because they were refused or killed, give way where no arrays are lost by it.
+    Those that have left some keep them until `replace`: what is asked for now may still be refused.
 
     Args:
         folder: of the results.
         decisive: as JSON.
-        results: names of files that other settings have left, and that go with them.
+        results: names of files that settings leave.
         keeps_arrays: the arrays that the folder has, if any, are those that these settings need.
         overwrite: take the place of other settings.
 
@@ -130,17 +131,37 @@ def adopt(
         DamagedFileError: the file is unsound.
     """
     path = pathlib.Path(folder) / CONFIG_NAME
-    asked = {"schema_version": SCHEMA_VERSION, **decisive}
-    stored = files.read_json(path) if path.is_file() else None
+    asked, stored = _asked_and_stored(path, decisive)
     if stored == asked:
         return
-    gives_way = keeps_arrays and not any((path.parent / name).exists() for name in results)
+    has_results = any((path.parent / name).exists() for name in results)
+    gives_way = keeps_arrays and not has_results
     if stored is not None and not overwrite and not gives_way:
         raise errors.MismatchError(
             f"{path}: results of other settings are here. They differ in\n"
             f"{settings_text.differences(stored, asked)}\nAsk for what is stored, choose another --outdir, or give "
             "--overwrite"
         )
-    for name in results if stored is not None else ():
+    if stored is None or not has_results:
+        files.write_json(path, asked)
+
+
+def replace(folder: files.PathLike, decisive: Mapping[str, Any], results: Collection[str]) -> None:
+    """Deletes the results of other settings, if there are any; to be called when there is something in their place.
+
+    Args:
+        folder: that `adopt` has let pass.
+        decisive: as JSON.
+        results: names of files that other settings have left, and that go with them.
+    """
+    path = pathlib.Path(folder) / CONFIG_NAME
+    asked, stored = _asked_and_stored(path, decisive)
+    if stored == asked:
+        return
+    for name in results:
         (path.parent / name).unlink(missing_ok=True)
     files.write_json(path, asked)
+
+
+def _asked_and_stored(path: pathlib.Path, decisive: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    return {"schema_version": SCHEMA_VERSION, **decisive}, files.read_json(path) if path.is_file() else None

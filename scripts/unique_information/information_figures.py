@@ -125,6 +125,7 @@ def _histogram(axes: Any, name: str, values: np.ndarray, label: np.ndarray) -> N
     note = f", {left_out} of 0 not shown" if is_log and left_out else ""
     axes.set_title(f"{name}{note}", fontsize=8.5, loc="left")
     axes.set_ylabel("examples")
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins="auto", integer=True))
 
 
 def _gallery(

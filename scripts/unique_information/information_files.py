@@ -10,7 +10,13 @@ import numpy as np
 from estimators.linearized import solutions
 from estimators.unique_information import interactions
 from heldout.scoring import score_tables
-from scripts.unique_information import information_config, linearised_problem, linearised_scores, scoring_config
+from scripts.unique_information import (
+    file_digests,
+    information_config,
+    linearised_problem,
+    linearised_scores,
+    scoring_config,
+)
 from zoo import errors, files, npz
 
 SCHEMA_VERSION = 1
@@ -155,19 +161,20 @@ def read_results(folder: pathlib.Path, identity: dict[str, Any]) -> dict[str, An
         identity: what decides them.
 
     Raises:
-        DamagedFileError: it cannot be read.
+        DamagedFileError: it cannot be read, or a file is not what was written.
     """
     path = folder / RESULTS_NAME
     if not path.is_file():
         return None
     found = files.read_json(path)
-    if found.get("schema_version") != SCHEMA_VERSION or not isinstance(found.get("files"), list):
+    if found.get("schema_version") != SCHEMA_VERSION:
         raise errors.DamagedFileError(
-            f"{path}: schema version {found.get('schema_version')!r}, expected {SCHEMA_VERSION} with files; delete it "
-            "and run the command again"
+            f"{path}: schema version {found.get('schema_version')!r}, expected {SCHEMA_VERSION}; delete it and run the "
+            "command again"
         )
-    is_whole = all((folder / name).is_file() for name in found["files"])
-    return found if is_whole and found.get("identity_sha256") == information_config.digest(identity) else None
+    if found.get("identity_sha256") != information_config.digest(identity):
+        return None
+    return found if file_digests.are_there(path, found) else None
 
 
 def _head(sha256: str) -> dict[str, np.ndarray]:

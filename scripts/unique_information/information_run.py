@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from heldout.training import leave_out_files
 from scripts.unique_information import (
     array_store,
+    file_digests,
     information_config,
     information_figures,
     information_files,
@@ -88,14 +88,18 @@ def _scored(
     progress: Progress,
 ) -> dict[str, Any]:
     folder, sha256 = config.directory, information_config.digest(identity)
+    main = scoring_config.main_columns(config.scoring, config.training.num_steps)
     labels = information_files.Labels(problem.train_index, network.train_label, network.clean_train_label)
     found = linearised_scores.compute(problem, config.training, config.scoring, progress=progress)
+    of_groups = _of_groups(config, problem, groups, progress) if groups else None
+    agreed = _agreement(config, problem)
+    # From here on nothing is refused any more.
+    information_config.replace(folder, config.decisive(), _RESULTS)
     written = information_files.write_scores(folder, sha256, labels, found)
     if "effects" in config.scoring.measures:
         written.append(information_files.write_effects(folder, sha256, labels, problem, network.val_label, found))
-    if groups:
-        written.append(_write_groups(config, problem, groups, found, sha256, progress))
-    main = scoring_config.main_columns(config.scoring, config.training.num_steps)
+    if of_groups is not None:
+        written.append(information_files.write_groups(folder, sha256, groups, of_groups, found))
     written += information_figures.write(folder, main, found, labels, network.train.inputs, config.num_shown)
     results = {
         "identity_sha256": sha256,
@@ -105,27 +109,24 @@ def _scored(
         "columns": found.described,
         "main_columns": main,
         "ends": {name: _ends(found.columns[name], labels, config.num_shown) for name in main},
-        "agreement": _agreement(config, problem),
-        "files": [path.name for path in written],
+        "agreement": agreed,
+        **file_digests.described(written),
     }
     information_files.write_results(folder, results)
     return results
 
 
-def _write_groups(
+def _of_groups(
     config: information_config.InformationConfig,
     problem: linearised_problem.Problem,
     groups: tuple[tuple[int, ...], ...],
-    singles: linearised_scores.Scores,
-    sha256: str,
     progress: Progress,
-) -> pathlib.Path:
+) -> linearised_scores.Scores:
     order = np.argsort(problem.train_index)
     places = [order[np.searchsorted(problem.train_index, group, sorter=order)] for group in groups]
     measures = tuple(name for name in config.scoring.measures if name not in ("accumulation", "effects"))
     scoring = dataclasses.replace(config.scoring, measures=measures or ("weights",))
-    found = linearised_scores.compute(problem, config.training, scoring, groups=places, progress=progress)
-    return information_files.write_groups(config.directory, sha256, groups, found, singles)
+    return linearised_scores.compute(problem, config.training, scoring, groups=places, progress=progress)
 
 
 def _described(

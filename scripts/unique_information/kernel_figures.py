@@ -50,13 +50,14 @@ def write_spectrum(folder: pathlib.Path, spectrum: spectra.Spectrum, name: str) 
     return result_tables.write_figure(folder / SPECTRUM_NAME, figure)
 
 
-def write_kernel(folder: pathlib.Path, stored: array_store.Stored, name: str) -> pathlib.Path:
+def write_kernel(folder: pathlib.Path, stored: array_store.Stored, name: str, network: str) -> pathlib.Path:
     """Draws a kernel, summed over outputs, with examples in the order of their labels; returns where.
 
     Args:
         folder: where to.
         stored: the kernel with its labels.
         name: of its array.
+        network: of whose weights it is, and of which data.
     """
     import matplotlib  # as above
     from matplotlib.figure import Figure
@@ -77,7 +78,7 @@ def write_kernel(folder: pathlib.Path, stored: array_store.Stored, name: str) ->
         for axis, (order, label) in zip((axes.yaxis, axes.xaxis), sides, strict=True):
             _mark_classes(axes, axis, order, label)
         left_out = "" if len(shown) == facts["num_rows"] else f", {len(shown)} of {facts['num_rows']} shown"
-        axes.set_title(f"examples by label{left_out}", fontsize=9, loc="left")
+        axes.set_title(f"tangent kernel of {network}\nexamples by label{left_out}", fontsize=9, loc="left")
     return result_tables.write_figure(folder / KERNEL_NAME, figure)
 
 

@@ -12,6 +12,7 @@ from estimators import examples, ntk
 from estimators.linearized import spectra
 from scripts.unique_information import (
     array_store,
+    file_digests,
     information_config,
     kernel_config,
     kernel_figures,
@@ -62,9 +63,11 @@ def run(
     found = _finished(folder, config, of)
     if found is not None:
         return found | {"up_to_date": True}
-    if not array_store.is_complete(config.kernel_directory, of):
-        _make(config, network, array_store.Draft(config.kernel_directory, of), progress)
-    stored = array_store.read(config.kernel_directory)
+    is_there = array_store.is_complete(config.kernel_directory, of)
+    if not is_there:
+        _make(config, network, of, progress)
+    stored = array_store.read(config.kernel_directory, verify=is_there)
+    information_config.replace(folder, config.decisive(), _RESULTS)
     results = _looked_at(config, stored, progress)
     files.write_json(folder / RESULTS_NAME, {"schema_version": SCHEMA_VERSION, **results})
     return results | {"up_to_date": False}
@@ -75,13 +78,15 @@ def _finished(folder: pathlib.Path, config: kernel_config.KernelConfig, of: dict
     if not path.is_file() or not array_store.is_complete(config.kernel_directory, of):
         return None
     found = files.read_json(path)
-    if found.get("schema_version") != SCHEMA_VERSION or not isinstance(found.get("files"), list):
+    if found.get("schema_version") != SCHEMA_VERSION:
         raise errors.DamagedFileError(
-            f"{path}: schema version {found.get('schema_version')!r}, expected {SCHEMA_VERSION} with files; delete it "
-            "and run the command again"
+            f"{path}: schema version {found.get('schema_version')!r}, expected {SCHEMA_VERSION}; delete it and run the "
+            "command again"
         )
-    same = found.get("identity_sha256") == information_config.digest(of)
-    return found if same and all((folder / name).is_file() for name in found["files"]) else None
+    if found.get("identity_sha256") != information_config.digest(of) or not file_digests.are_there(path, found):
+        return None
+    array_store.read(config.kernel_directory, verify=True)
+    return found
 
 
 def _side(
@@ -103,9 +108,10 @@ def _side(
 def _make(
     config: kernel_config.KernelConfig,
     network: linearised_networks.Network,
-    draft: array_store.Draft,
+    of: dict[str, Any],
     progress: Progress,
 ) -> None:
+    """Computes the arrays; what the folder holds of other settings goes when all that can be refused has been."""
     began = time.monotonic()
     rows, row_label = _side(network, config.rows, config.row_places, "row_ids")
     columns, column_label = rows, row_label
@@ -120,9 +126,14 @@ def _make(
         "accuracy": network.epsilon,
     }
     if config.projection == "none":
+        tangent = _tangent(config, network, rows)
+        draft = _begun(config, of)
         second = None if config.is_square else columns
-        facts |= _kernel(config, network, draft, rows, second, functools.partial(progress, "kernel"))
+        part = functools.partial(progress, "kernel")
+        tangent_matrices.fill(draft, VALUES_NAME, tangent, config.kind, rows, second, part)
+        facts |= {"contractions": tangent.describe(rows).splitlines()}
     else:
+        draft = _begun(config, of)
         facts |= _features(config, network, draft, rows, functools.partial(progress, "features"))
     sides = [("row", rows, row_label)] + ([] if config.is_square else [("column", columns, column_label)])
     for name, data, label in sides:
@@ -131,18 +142,17 @@ def _make(
     draft.finish(facts | {"seconds": round(time.monotonic() - began, 3)})
 
 
-def _kernel(
-    config: kernel_config.KernelConfig,
-    network: linearised_networks.Network,
-    draft: array_store.Draft,
-    rows: examples.Examples,
-    columns: examples.Examples | None,
-    progress: tangent_matrices.Progress,
-) -> dict[str, Any]:
+def _tangent(
+    config: kernel_config.KernelConfig, network: linearised_networks.Network, rows: examples.Examples
+) -> ntk.TangentKernel:
     dtype = None if config.kernel_dtype == "auto" else config.kernel_dtype
-    tangent = tangent_matrices.kernel(network.target, rows, dtype=dtype, memory_limit_mb=config.memory_limit_mb)
-    tangent_matrices.fill(draft, VALUES_NAME, tangent, config.kind, rows, columns, progress)
-    return {"contractions": tangent.describe(rows).splitlines()}
+    return tangent_matrices.kernel(network.target, rows, dtype=dtype, memory_limit_mb=config.memory_limit_mb)
+
+
+def _begun(config: kernel_config.KernelConfig, of: dict[str, Any]) -> array_store.Draft:
+    """The folder of the arrays; pictures and spectrum of other arrays go with these."""
+    information_config.replace(config.directory, config.decisive(), _RESULTS)
+    return array_store.Draft(config.kernel_directory, of)
 
 
 def _features(
@@ -171,7 +181,7 @@ def _looked_at(config: kernel_config.KernelConfig, stored: array_store.Stored, p
         npz.write(path, {"eigenvalues": spectrum.eigenvalues[::-1]})
         written += [path, kernel_figures.write_spectrum(config.directory, spectrum, config.source.name)]
     if stored.facts["kind"] in ("full", "trace", "mean_trace"):
-        written.append(kernel_figures.write_kernel(config.directory, stored, VALUES_NAME))
+        written.append(kernel_figures.write_kernel(config.directory, stored, VALUES_NAME, config.source.name))
     progress("spectrum", 1, 1)
     name = VALUES_NAME if VALUES_NAME in stored.arrays else FEATURES_NAME
     array = stored.arrays[name]
@@ -184,7 +194,7 @@ def _looked_at(config: kernel_config.KernelConfig, stored: array_store.Stored, p
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "spectrum": None if spectrum is None else _spectrum_facts(spectrum),
-        "files": [path.name for path in written],
+        **file_digests.described(written),
     }
 
 

@@ -52,13 +52,15 @@ def problem(
         InvalidValueError: it would take more than the memory limit.
         EstimatorError: the network cannot be differentiated.
         DiskSpaceError: the arrays would fill the disk.
+        DamagedFileError: arrays that are there are not what was written.
     """
     of = made_of(network, config)
-    if not array_store.is_complete(folder, of):
+    is_there = array_store.is_complete(folder, of)
+    if not is_there:
         form = chosen_form(network, config)
         check_memory(network, config, form, memory_limit_mb)
         _make(network, config, form, array_store.Draft(folder, of), memory_limit_mb, progress)
-    return linearised_problem.read(folder)
+    return linearised_problem.read(folder, verify=is_there)
 
 
 def chosen_form(network: linearised_networks.Network, config: scoring_config.LinearisationConfig) -> str:

@@ -116,17 +116,18 @@ def gram(features: np.ndarray) -> np.ndarray:
     return total
 
 
-def read(folder: files.PathLike) -> Problem:
+def read(folder: files.PathLike, *, verify: bool = False) -> Problem:
     """The problem that is stored in a folder; matrices are read-only memory maps.
 
     Args:
         folder: that `compute_unique_information` calls kernel.
+        verify: read all of it and compare the SHA-256.
 
     Raises:
         MissingFileError: there is none, or it is not complete.
         DamagedFileError: it is unsound.
     """
-    store = array_store.read(folder)
+    store = array_store.read(folder, verify=verify)
     needed = {TRAIN_NAME, VAL_NAME, "train_index", "val_index", *_SMALL}
     if store.facts.get("form") not in ("dual", "primal") or not needed <= set(store.arrays):
         raise errors.DamagedFileError(

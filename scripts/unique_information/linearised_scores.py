@@ -112,7 +112,7 @@ def compute(
     linearised = linearised_training.Linearised(problem, training, continuous=scoring.dynamics == "continuous")
     found = Scores({}, {}, {}, {}, {})
     with named_errors.translated():
-        _check_steps(linearised, scoring.convention, max([1, *map(len, groups or ())]))
+        _check_steps(linearised, scoring.convention, alone=groups is None)
         for number, time in enumerate(times):
             progress("left out", number, len(times))
             asked = _Asked(linearised, linearised.without(time, scoring, groups), scoring)
@@ -121,14 +121,14 @@ def compute(
     return found
 
 
-def _check_steps(linearised: linearised_training.Linearised, convention: str, num_removed: int) -> None:
-    """Refuses steps that diverge, in the words of flags.
+def _check_steps(linearised: linearised_training.Linearised, convention: str, *, alone: bool) -> None:
+    """Refuses steps that diverge, in the words of flags; those without groups are looked at where they are computed.
 
     Raises:
-        InvalidValueError: they do, with all examples or without the largest group.
+        InvalidValueError: they do, with all examples or without each alone.
     """
     descent, num_train = linearised.descent, linearised.problem.num_train
-    rates = [descent.rates(num_train), descent.without(num_train, num_removed, convention)]
+    rates = [descent.rates(num_train), *([descent.without(num_train, 1, convention)] if alone else [])]
     largest = linearised.spectrum.largest
     reach = max(one.eta * (largest + one.lam) for one in rates)
     if not descent.continuous and not reach < 2:

@@ -11,7 +11,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from heldout.scoring import agreement
 from scripts.unique_information import changed_labels, score_columns, separation
@@ -77,6 +76,7 @@ class Detection:
         auroc: with its interval.
         average_precision: with its interval.
         top: examples with the highest scores, by share.
+        has_clean_labels: the labels beside the scores are those before some were changed.
     """
 
     source: str
@@ -88,6 +88,12 @@ class Detection:
     auroc: agreement.Estimate
     average_precision: agreement.Estimate
     top: dict[float, separation.Top]
+    has_clean_labels: bool = False
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether examples of either kind have a score, without which no figure is a number."""
+        return bool(len(self.changed) and len(self.clean))
 
     @property
     def direction(self) -> str:
@@ -112,6 +118,7 @@ class Detection:
             "num_clean": len(self.clean),
             "num_without_score": self.num_without_score,
             "direction": self.direction,
+            "has_clean_labels": self.has_clean_labels,
         }
         for name in ("auroc", "average_precision"):
             one = getattr(self, name)
@@ -129,7 +136,7 @@ def detect(config: MislabeledConfig) -> list[Detection]:
         MissingFileError, DamagedFileError: of a file.
         MismatchError: the labels of a file of scores show that its examples are others.
         InvalidValueError: a file has none of the columns asked for, or no example that is known to be changed, or none
-            that is not.
+            that is not; or a column that is asked for, or every column, has no score of one of the two.
     """
     if config.experiment is not None:
         known = changed_labels.of_experiment(config.experiment)
@@ -138,7 +145,7 @@ def detect(config: MislabeledConfig) -> list[Detection]:
     found = []
     for path in config.scores:
         scores = score_columns.read(path)
-        changed_labels.check_order(known, scores)
+        has_clean_labels = changed_labels.check_order(known, scores)
         is_scored = np.isin(known.train_index, scores.train_index)
         if not (is_scored & known.is_changed).any() or not (is_scored & ~known.is_changed).any():
             raise errors.InvalidValueError(
@@ -150,7 +157,10 @@ def detect(config: MislabeledConfig) -> list[Detection]:
         names = [name for name in columns if not config.columns or name in config.columns]
         chosen = _one_of_each_order({name: columns[name] for name in names})
         found += [
-            _detect(config, pathlib.Path(path).name, name, same, columns[name], known.is_changed)
+            dataclasses.replace(
+                _detect(config, pathlib.Path(path).name, name, same, columns[name], known.is_changed),
+                has_clean_labels=has_clean_labels,
+            )
             for name, same in chosen.items()
         ]
     missing = set(config.columns) - {name for one in found for name in (one.column, *one.same_order)}
@@ -159,11 +169,25 @@ def detect(config: MislabeledConfig) -> list[Detection]:
             f"--column={','.join(config.columns)}: no file of --scores has {', '.join(sorted(missing))}; they have "
             f"{', '.join(dict.fromkeys(name for path in config.scores for name in score_columns.read(path).columns))}"
         )
+    _check_defined(config, found)
     return found
+
+
+def _check_defined(config: MislabeledConfig, found: Sequence[Detection]) -> None:
+    """Refuses columns without a figure, if they were asked for or there is none with one."""
+    empty = [one for one in found if not one.is_defined]
+    if empty and (config.columns or len(empty) == len(found)):
+        one = empty[0]
+        raise errors.InvalidValueError(
+            f"{one.source}: column {one.column} is finite for {len(one.changed)} examples whose label was changed and "
+            f"{len(one.clean)} of the others, and {one.num_without_score} have no score; expected some of both"
+        )
 
 
 def _one_of_each_order(columns: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
     """The first column of each order of the examples, with the others that have it: as nats and squared norms do."""
+    from scipy import stats  # heavy, and not needed by those who only ask for help
+
     found: dict[bytes, list[str]] = {}
     for name, column in columns.items():
         found.setdefault(stats.rankdata(column, nan_policy="omit").tobytes(), []).append(name)
@@ -206,6 +230,11 @@ def lines(found: Sequence[Detection]) -> list[str]:
         texts.append(
             f"{f'{one.source}: {one.column}':{width}}  AUROC {one.auroc.value:.3f} {ends}  average precision "
             f"{one.average_precision.value:.3f} (by chance {one.share_changed:.3f})  changed: {top}{_remarks(one)}"
+        )
+    for source in dict.fromkeys(one.source for one in found if one.has_clean_labels):
+        texts.append(
+            f"note: {source}: its labels are those before some were changed; scores that were made with these never "
+            "saw a changed label"
         )
     return texts
 

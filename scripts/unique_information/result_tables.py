@@ -16,6 +16,7 @@ from zoo import errors, files
 
 SCHEMA_VERSION = 1
 _DOTS_PER_INCH = 160
+_PICTURES = "pictures"
 
 
 def settings(config: Any) -> dict[str, Any]:
@@ -54,6 +55,24 @@ def write(path: pathlib.Path, config: Mapping[str, Any], tables: Mapping[str, Se
     """
     stored = {name: [{key: _json(one) for key, one in row.items()} for row in rows] for name, rows in tables.items()}
     files.write_json(path, {"schema_version": SCHEMA_VERSION, "config": config, **stored})
+
+
+def clear_pictures(path: pathlib.Path) -> None:
+    """Deletes the pictures that a JSON file lists, if it is there: those of other flags have other names.
+
+    Args:
+        path: of the JSON file, in whose folder they lie.
+    """
+    stored = files.read_json(path).get(_PICTURES, []) if path.exists() else []
+    for name in stored:
+        # A name that leads elsewhere is not one that `list_pictures` has written.
+        if pathlib.PurePath(name).name == name and name.endswith(".png"):
+            (path.parent / name).unlink(missing_ok=True)
+
+
+def list_pictures(path: pathlib.Path, pictures: Sequence[pathlib.Path]) -> None:
+    """Lists pictures in a JSON file that `write` has written, for `clear_pictures`."""
+    files.write_json(path, {**files.read_json(path), _PICTURES: [picture.name for picture in pictures]})
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

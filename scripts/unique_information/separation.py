@@ -31,7 +31,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import optimize, stats
 
 from heldout.scoring import agreement
 from zoo import errors
@@ -86,6 +85,8 @@ def _area(first: np.ndarray, second: np.ndarray) -> float:
 
 def _placements(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each of the first the share of the second below it, of each of the second that of the first above it."""
+    from scipy import stats  # heavy, and not needed by those who only ask for help
+
     rank = stats.rankdata(np.concatenate([first, second]))
     below = (rank[: len(first)] - stats.rankdata(first)) / len(second)
     above = 1 - (rank[len(first) :] - stats.rankdata(second)) / len(first)
@@ -100,6 +101,8 @@ def _delong(first: np.ndarray, second: np.ndarray, value: float) -> tuple[float,
 
 
 def _newcombe(first: np.ndarray, second: np.ndarray, value: float) -> tuple[float, float]:
+    from scipy import optimize  # heavy, as above
+
     number = (len(first) + len(second)) / 2 - 1
 
     def beyond(area: float) -> float:

@@ -98,6 +98,7 @@ def compute(
     """
     with named_errors.translated():
         spectrum = spectra.decompose(kernel)
+        _check_steps(descent, spectrum.largest, len(kernel))
         trained = dynamics.Dynamics(spectrum, residuals, descent)
         removed = [leave_out.solve(kernel, residuals, descent, step, spectrum=spectrum) for step in steps]
         scores = {
@@ -106,6 +107,19 @@ def compute(
         }
     errors_found = np.array([one.check.change_error for one in removed])
     return scores | {"change_error": np.max(errors_found)}, trained
+
+
+def _check_steps(descent: descents.GradientDescent, largest: float, num_train: int) -> None:
+    """Refuses steps that diverge with all points or without one of them, in the words of flags."""
+    rates = (descent.rates(num_train), descent.without(num_train, 1, "mean"))
+    reach = max(one.eta * (largest + one.lam) for one in rates)
+    if not reach < 2:
+        rate = descent.learning_rate
+        raise errors.InvalidValueError(
+            f"--learning_rate={rate:g}: steps of the linearised network diverge. Its largest eigenvalue is "
+            f"{largest:.6g}, so that learning_rate / n times (eigenvalue + n l2) is {reach:.4g} and must be below 2; "
+            f"take a rate below {2 * rate / reach:.4g}"
+        )
 
 
 def write(path: files.PathLike, frames: Frames) -> None:

@@ -174,7 +174,8 @@ def compare(config: AgreementConfig) -> list[Comparison]:
     missing = set(config.columns) - {one.column for one in found}
     if missing:
         raise errors.InvalidValueError(
-            f"--columns={','.join(config.columns)}: no file of --scores has {', '.join(sorted(missing))}"
+            f"--columns={','.join(config.columns)}: no file of --scores has {', '.join(sorted(missing))}; they have "
+            f"{', '.join(dict.fromkeys(name for path in config.scores for name in score_columns.read(path).columns))}"
         )
     return found
 

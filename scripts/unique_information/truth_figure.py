@@ -22,6 +22,8 @@ _LABELS = {
 def write(folder: pathlib.Path, found: Sequence[truth_agreement.Comparison]) -> list[pathlib.Path]:
     """Draws each comparison twice side by side, on linear and on logarithmic axes; returns where.
 
+    A comparison without any example is left out.
+
     The logarithmic panel leaves out values of 0 and below, and says how many.
 
     Args:
@@ -32,7 +34,7 @@ def write(folder: pathlib.Path, found: Sequence[truth_agreement.Comparison]) -> 
     from matplotlib.figure import Figure
 
     paths = []
-    for one in found:
+    for one in (one for one in found if one.found.num_examples):
         with matplotlib.rc_context(drawing.STYLE):
             figure = Figure(figsize=_INCHES, layout="constrained")
             linear, logarithmic = figure.subplots(1, 2)

@@ -42,3 +42,28 @@ def test_what_does_not_fit_is_refused():
         agreement.compare(np.zeros(0), true[:0], true[:0], np.zeros((3, 1)))
     with pytest.raises(errors.InvalidArgumentError, match="tolerance"):
         agreement.compare(np.arange(2), true, true, np.zeros((3, 1)), tolerance=0.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e200])
+@pytest.mark.parametrize("diverged", ["true", "predicted", "both"])
+def test_training_that_diverged_is_not_followed(value, diverged):
+    true = np.arange(1.0, 4)[:, None] * np.ones(2)
+    true, predicted = true.copy(), true.copy()
+    for name, values in (("true", true), ("predicted", predicted)):
+        if diverged in (name, "both"):
+            values[2, 0] = value
+    if diverged == "both" and value == 1e200:
+        predicted[2, 0] *= 2
+    found = agreement.compare(np.array([1, 2, 3]), predicted, true, np.zeros(2))
+    assert found.holds_until == 2
+    np.testing.assert_array_equal(found.relative_errors[:2], 0.0)
+    assert not found.relative_errors[2] < math.inf or (diverged, value) == ("true", 1e200)
+
+
+def test_a_prediction_of_change_where_nothing_changes_is_infinitely_wrong():
+    true = np.zeros((2, 2))
+    predicted = np.array([[0.0, 0.0], [0.0, 1e-9]])
+    found = agreement.compare(np.array([1, 2]), predicted, true, np.zeros(2))
+    np.testing.assert_array_equal(found.relative_errors, [math.nan, math.inf])
+    np.testing.assert_array_equal(found.example_errors[1], [math.nan, math.inf])
+    assert found.holds_until == 1

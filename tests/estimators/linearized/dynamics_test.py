@@ -164,3 +164,14 @@ def test_other_shapes_are_refused():
     solved = dynamics.Dynamics(problem.kernel, problem.residuals, descent)
     with pytest.raises(errors.MismatchError, match="cross kernel of shape"):
         solved.test_predictions(problem.test_initial, problem.cross[:-1], 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_cross_kernels_and_initial_predictions_that_are_no_numbers_are_refused(value):
+    problem = problems.make()
+    solved = dynamics.Dynamics(problem.kernel, problem.residuals, descents.GradientDescent(0.01))
+    cross, initial = problem.cross.copy(), problem.test_initial.copy()
+    cross[1, 2] = initial[0, 0] = value
+    for wrong in ((problem.test_initial, cross), (initial, problem.cross)):
+        with pytest.raises(errors.InvalidArgumentError, match="cross kernel or initial test predictions are not fin"):
+            solved.test_predictions(*wrong, 3)

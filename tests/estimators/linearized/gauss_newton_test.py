@@ -98,6 +98,10 @@ def test_true_training_equals_descent_of_the_loss_in_the_weights():
     found = gauss_newton.true_coefficients(
         problem.kernel, problem.initial, labels, descents.GradientDescent(0.5, 0.02), 25
     )
+    whole = gauss_newton.true_coefficients(
+        problem.kernel, problem.initial, labels, descents.GradientDescent(0.5, 0.02), 25.0
+    )
+    np.testing.assert_array_equal(whole, found)
     weights = tf.Variable(np.zeros(30))
     for _ in range(25):
         with tf.GradientTape() as tape:
@@ -152,6 +156,14 @@ def test_other_shapes_and_settings_are_refused():
     flow = descents.GradientDescent(0.1, continuous=True)
     with pytest.raises(errors.InvalidArgumentError, match="trained in steps"):
         gauss_newton.true_coefficients(problem.kernel, problem.initial, labels, flow, 3)
+    with pytest.raises(errors.InvalidArgumentError, match="num_steps inf: steps are taken one by one"):
+        gauss_newton.true_coefficients(problem.kernel, problem.initial, labels, descents.GradientDescent(0.1), math.inf)
+    with pytest.raises(errors.MismatchError, match=r"kernel of shape \(18, 17\): expected a square matrix"):
+        gauss_newton.make(problem.kernel[:, 1:], problem.initial, labels)
+    with pytest.raises(errors.MismatchError, match=r"kernel of shape \(18, 17\): expected a square matrix"):
+        gauss_newton.true_coefficients(problem.kernel[:, 1:], problem.initial, labels, descents.GradientDescent(0.1), 3)
+    with pytest.raises(errors.MismatchError, match=r"cross kernel of shape \(8, 17\): expected \[m k, 18\]"):
+        gauss_newton.make(problem.kernel, problem.initial, labels).cross(problem.cross[:, 1:])
     steep = descents.GradientDescent(1e6, 1e6)
     with pytest.raises(errors.NotFiniteError, match="not finite after"):
         gauss_newton.true_coefficients(problem.kernel, problem.initial, labels, steep, 200)

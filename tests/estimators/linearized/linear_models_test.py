@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from estimators import errors, targets
+from estimators import errors, ntk, targets
 from estimators.linearized import agreement, descents, dynamics, leave_out, linear_models
 from tests.estimators import models
 
@@ -58,6 +58,24 @@ def test_predictions_without_an_axis_of_outputs():
     weights = model.initial_weights + 1.0
     np.testing.assert_allclose(model.predict(case.inputs, weights), plain.predict(case.inputs, weights))
     np.testing.assert_allclose(model.weights(case.inputs, np.arange(7.0)), plain.weights(case.inputs, np.arange(7.0)))
+
+
+def test_predictions_of_several_axes_are_numbered_as_in_the_kernel():
+    case = models.ALL["mlp"]()
+
+    def stacked(x):
+        found = case.target.predict(x)
+        return tf.stack([found, 2 * found], axis=2)
+
+    folded = targets.of(None, predict=stacked, parameters=case.target.parameters, loss="squared_error")
+    model, jacobian = linear_models.of(folded), ntk.jacobians(folded, case.inputs)
+    change = 0.1 * np.random.default_rng(0).normal(size=model.num_parameters)
+    initial = stacked(tf.constant(case.inputs)).numpy().reshape(7, 6)
+    found = model.predict(case.inputs, model.initial_weights + change, batch_size=3)
+    np.testing.assert_allclose(found, initial + (jacobian @ change).reshape(7, 6), atol=1e-11)
+    coefficients = np.random.default_rng(1).normal(size=(7, 6))
+    expected = model.initial_weights + jacobian.T @ coefficients.ravel()
+    np.testing.assert_allclose(model.weights(case.inputs, coefficients), expected, atol=1e-11)
 
 
 def test_explicit_training_of_the_linear_network_equals_the_closed_form():

@@ -74,3 +74,13 @@ def test_one_end_misses_what_is_said(reach, time):
 
 def test_nothing_is_missed_below_one():
     assert spectral.missed(99.0, descents.Rates(_ETA, 0.0), 5) == 0.0
+
+
+@pytest.mark.parametrize("time", [10**4, 10**6, 10**9])
+def test_many_steps_lose_no_digits(time):
+    """Where the logarithm of 1 + z / t was inaccurate, errors grew with t: 3e-7 at 1e8."""
+    rates = descents.Rates(_ETA, 0.0)
+    eigenvalues = np.concatenate([[0.0], np.logspace(-4, 3, 200) / (_ETA * time), np.linspace(0.1, 90, 50)])
+    exact = spectral.transfer(eigenvalues, rates, time, continuous=False)
+    found = spectral.contour(rates, time, continuous=False)
+    assert np.max(np.abs(found.transfer(eigenvalues) / exact - 1)) < 1e-11

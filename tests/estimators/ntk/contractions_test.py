@@ -51,6 +51,16 @@ def test_operations_are_those_of_the_formulas():
     assert found["vector_products"].operations == 2 * 3 * 35 + 4 * 3 * 7 * 5 + 4 * 9 * 7 + 8 * 4 * 3 * 7
 
 
+def test_operations_of_batches_of_different_places():
+    """Two and three places, two examples of the first batch and one of the second, a single output, by hand."""
+    found = contractions.costs(product(2, 5, 7), 2, 1, 1, same=False, other=product(3, 5, 7))
+    formed, pairs = (2 * 2 + 1 * 3) * 35, 2
+    spread = pairs * 3 * 7
+    assert found["jacobian"].operations == formed + pairs * 7 * 5 + 8 * 3 * 35
+    assert found["structured"].operations == pairs * 6 * 5 + 2 * spread + 3 * pairs * 7 + 8 * (spread + pairs * 6)
+    assert found["vector_products"].operations == 3 * 35 + pairs * 2 * 7 * 5 + 2 * pairs * 7 + 8 * pairs * 2 * 7
+
+
 def test_elements_of_the_window_one_by_one_where_patches_are_large():
     window = contributions.Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1), (4, 4))
     small = factors.Product(layouts.convolution((3, 3, 3, 5), 1), (window,), 16)

@@ -1,5 +1,7 @@
 """The tangent kernel against explicit Jacobians, in float64 where TensorFlow has it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,7 @@ from estimators.ntk import contractions
 from tests.estimators import models
 from tests.estimators.ntk import truth
 
-_QUICK = ("mlp_10", "scalar", "cnn_10", "residual", "tied", "embedding")
+_QUICK = ("mlp_10", "scalar", "cnn_10", "residual", "tied", "embedding", "weight_norm", "softplus_scale")
 _WAYS = [pytest.param(way, marks=() if way == "auto" else pytest.mark.slow) for way in ("auto", *contractions.METHODS)]
 _CASES = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in sorted(truth.CASES)]
 
@@ -80,6 +82,98 @@ def test_factors_that_do_not_fit_are_computed_anew():
     assert kernel.sizes.held // 2 < 7
     close(case, kernel.full(case.inputs), rows @ rows.T)
     close(case, kernel.full(case.inputs[:5], case.inputs), rows[:50] @ rows.T)
+
+
+def test_factors_that_are_not_kept_are_computed_once_for_each_tile_off_the_diagonal(monkeypatch):
+    case = truth.CASES["mlp_10"]()
+    kernel = ntk.TangentKernel(case.target, case.inputs, batch_size=2)
+    kernel.sizes = dataclasses.replace(kernel.sizes, held=0)
+    calls, compute = [], kernel._factors
+    monkeypatch.setattr(kernel, "_factors", lambda *args: calls.append(len(args[1])) or compute(*args))
+    rows = truth.jacobian(case.target, case.inputs)
+    close(case, kernel.full(case.inputs), rows @ rows.T)
+    assert len(calls) == 4 + 6
+
+
+class _AnySize(tf.Module):
+    """Takes images of any size; those of one pixel by way of other operations."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(3)
+        self.w = tf.Variable(0.5 * rng.normal(size=(3, 3, 2, 4)))
+        self.p = tf.Variable(0.5 * rng.normal(size=(1, 1, 4, 5)))
+        self.d = tf.Variable(0.5 * rng.normal(size=(5, 2)))
+
+    def __call__(self, images):
+        y = tf.tanh(tf.nn.conv2d(images, self.w, 2, "SAME"))
+        if images.shape[1] == 1:
+            y = tf.tanh(y[:, 0, 0] @ tf.reshape(self.p, [4, 5]))
+            return tf.reduce_sum(y[:, :, None] * self.d, axis=1)
+        return tf.reduce_mean(tf.tanh(tf.nn.conv2d(y, self.p, 1, "SAME")), [1, 2]) @ self.d
+
+
+@pytest.mark.parametrize("method", _WAYS)
+@pytest.mark.parametrize(
+    "sizes", [(8, 7), (8, 1), *(pytest.param(s, marks=pytest.mark.slow) for s in ((8, 9), (1, 7)))]
+)
+def test_both_sides_may_have_images_of_different_sizes(method, sizes):
+    """Paddings, numbers of places, and for images of one pixel the operations differ between the sides."""
+    target = targets.of(_AnySize(), loss="squared_error")
+    rng = np.random.default_rng(4)
+    first, second = (rng.normal(size=(num, size, size, 2)) for num, size in zip((5, 4), sizes, strict=True))
+    rows, others = truth.jacobian(target, first), truth.jacobian(target, second)
+    case = models.Case(target, first, np.zeros(5))
+    kernel = ntk.TangentKernel(target, first, method=method, batch_size=3)
+    before = kernel.describe(first)
+    expected = rows @ others.T
+    close(case, kernel.full(first, second), expected)
+    close(case, kernel.trace(first, second), np.einsum("ijlj->il", truth.by_example(expected, 2)))
+    # What came before leaves no trace.
+    for inputs, jacobian in ((first, rows), (second, others), (first, rows)):
+        whole = jacobian @ jacobian.T
+        kernel.describe(second)
+        close(case, kernel.full(inputs), whole)
+        close(case, kernel.trace(inputs), np.einsum("ijlj->il", truth.by_example(whole, 2)))
+        close(case, kernel.diagonal(inputs), np.diag(whole).reshape(-1, 2))
+    assert kernel.describe(first) == before
+
+
+def test_sides_without_a_common_parameter_have_a_kernel_of_zeros():
+    case = models._functional(lambda x, w, v: x[:, :5] @ (w if x.shape[1] == 5 else v), (5,), w=(5, 3), v=(5, 3))
+    other = np.random.default_rng(0).normal(size=(2, 6))
+    kernel = ntk.TangentKernel(case.target, case.inputs)
+    np.testing.assert_array_equal(kernel.full(case.inputs, other), np.zeros((21, 6)))
+    np.testing.assert_array_equal(kernel.trace(case.inputs, other), np.zeros((7, 2)))
+    np.testing.assert_allclose(np.diag(kernel.full(other)), np.repeat(np.sum(other[:, :5] ** 2, axis=1), 3))
+
+
+_FUNCTIONS = (ntk.ntk_full, ntk.ntk_diagonal, ntk.jacobians, ntk.JacobianOperator)
+
+
+@pytest.mark.parametrize("function", _FUNCTIONS)
+def test_outputs_that_depend_on_no_parameter_are_refused(function):
+    case = models._functional(lambda x, w, u: x @ w, (5,), w=(5, 3), u=(2,))
+    unused = case.target.restricted(parameters.matching(case.target.parameters, "/u$"))
+    with pytest.raises(errors.InvalidTargetError, match=r"no output depends on any parameter \(weights/u\)"):
+        function(unused, case.inputs)
+
+
+def test_inputs_by_which_no_output_depends_on_a_parameter_are_refused():
+    case = models._functional(lambda x, w: x @ w if x.shape[1] == 5 else x[:, :3], (5,), w=(5, 3))
+    kernel = ntk.TangentKernel(case.target, case.inputs)
+    with pytest.raises(errors.InvalidTargetError, match="no output depends on any parameter"):
+        kernel.full(case.inputs, np.ones((2, 6)))
+
+
+@pytest.mark.parametrize("function", _FUNCTIONS)
+def test_variables_that_tapes_do_not_watch_are_refused(function):
+    """Their derivatives would be zeros without a word."""
+    variable = tf.Variable(np.ones((5, 3)), trainable=False, name="frozen")
+    some = [parameters.Parameter("frozen", variable)]
+    target = targets.of(None, predict=lambda x: x @ variable, parameters=some, loss="squared_error")
+    with pytest.raises(errors.InvalidTargetError, match="parameters frozen are variables with trainable=False"):
+        function(target, np.ones((4, 5)))
 
 
 def test_functions_of_targets_write_into_memory_maps(tmp_path):

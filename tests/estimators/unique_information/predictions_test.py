@@ -50,6 +50,33 @@ def test_effects_are_signed(case, weights):
     np.testing.assert_allclose(out, expected, atol=1e-6)
     with pytest.raises(errors.MismatchError, match="out of shape"):
         predictions.effects(removed, cross, out=out[1:])
+    with pytest.raises(errors.MismatchError, match=r"dtype int64 .*: expected a writeable array of floats"):
+        predictions.effects(removed, cross, out=np.zeros((10, 4, 2), np.int64))
+    out.flags.writeable = False
+    with pytest.raises(errors.MismatchError, match="writeable: False"):
+        predictions.effects(removed, cross, out=out)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_test_rows_that_are_no_numbers_are_refused(case, value):
+    _, removed, cross = case
+    wrong = np.array(cross)
+    wrong[3, 1] = value
+    for function in (
+        lambda rows: predictions.functional(removed, rows, sigma=1.0),
+        lambda rows: predictions.effects(removed, rows),
+        lambda rows: predictions.loss_changes(removed, rows, np.ones((4, 2))),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match="not finite"):
+            function(wrong)
+
+
+def test_no_test_rows_are_refused(case):
+    _, removed, cross = case
+    with pytest.raises(errors.EstimatorError, match="cross"):
+        predictions.functional(removed, cross[:0], sigma=1.0)
+    with pytest.raises(errors.EstimatorError, match="cross"):
+        predictions.loss_changes(removed, cross[:0], np.ones((0, 2)))
 
 
 def test_self_effects_and_stability_of_training_predictions(case, weights):

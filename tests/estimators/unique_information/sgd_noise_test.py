@@ -1,5 +1,7 @@
 """The noise of stochastic gradient descent against its stationary covariance, written out in the weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -137,5 +139,62 @@ def test_what_does_not_fit_is_refused():
         sgd_noise.diagonal(_case(0.0, "primal")[1], problem.jacobian, residuals, **options)
     with pytest.raises(errors.MismatchError, match="residuals"):
         sgd_noise.reduced(removed, residuals[1:], **options)
-    with pytest.raises(errors.InvalidArgumentError, match="batch_size"):
-        sgd_noise.reduced(removed, residuals, batch_size=0, floors=[1.0])
+    for batch_size in (0, 0.5, float("nan"), float("inf")):
+        with pytest.raises(errors.InvalidArgumentError, match=f"batch_size {batch_size}: must be a number from 1 up"):
+            sgd_noise.reduced(removed, residuals, batch_size=batch_size, floors=[1.0])
+
+
+@pytest.mark.parametrize("shape", [(18,), (18, 1), (6, 3)])
+def test_residuals_of_other_outputs_are_refused(shape):
+    """As many numbers as there are rows, but not [9, 2]."""
+    problem, removed, residuals = _case(0.0)
+    options = {"batch_size": _BATCH, "floors": [1.0]}
+    for measure, rows in ((sgd_noise.reduced, ()), (sgd_noise.full, (1,)), (sgd_noise.diagonal, (1,))):
+        arguments = (removed, *(problem.jacobian for _ in rows), residuals.reshape(shape))
+        with pytest.raises(errors.MismatchError, match="expected 2 outputs an example"):
+            measure(*arguments, **options)
+
+
+def test_what_lies_outside_the_basis_is_said():
+    problem, removed, residuals = _case(0.0)
+    spectrum = spectra.decompose(problem.kernel, accuracy=1e-3)
+    assert 0 < spectrum.rank < removed.spectrum.rank
+    found = sgd_noise.reduced(removed, residuals, batch_size=_BATCH, floors=[1.0], spectrum=spectrum)
+    moved = (removed.without - removed.full) @ problem.jacobian
+    basis = np.linalg.svd(problem.jacobian)[2][: spectrum.rank]
+    expected = 1 - np.sum((moved @ basis.T) ** 2, axis=1) / np.sum(moved**2, axis=1)
+    np.testing.assert_allclose(found.outside, expected, rtol=1e-6)
+    assert found.outside.min() > 1e-6
+    of_double = sgd_noise.diagonal(removed, 2 * problem.jacobian, residuals, batch_size=_BATCH, floors=[1.0])
+    np.testing.assert_allclose(of_double.outside, 3.0)
+
+
+class _Watched:
+    """An array that says how many numbers are read at most at a time, as a memory map would be."""
+
+    def __init__(self, values):
+        self._values, self.shape, self.ndim, self.most = values, values.shape, values.ndim, 0
+
+    def __len__(self):
+        return len(self._values)
+
+    def __getitem__(self, key):
+        found = self._values[key]
+        self.most = max(self.most, found.size)
+        return found
+
+
+def test_jacobians_and_features_are_read_part_by_part(monkeypatch):
+    problem, removed, residuals = _case(0.03)
+    _, primal, _ = _case(0.03, "primal")
+    options = {"batch_size": _BATCH, "floors": _FLOORS}
+    diagonal = sgd_noise.diagonal(removed, problem.jacobian, residuals, **options)
+    reduced = sgd_noise.reduced(primal, residuals, **options)
+    monkeypatch.setattr(sgd_noise, "_CHUNK_BYTES", 8.0 * 25 * 3 * 2)
+    columns, rows = _Watched(problem.jacobian), _Watched(primal.train_rows)
+    of_parts = sgd_noise.diagonal(removed, columns, residuals, **options)
+    np.testing.assert_allclose(of_parts.nats, diagonal.nats, rtol=1e-12)
+    np.testing.assert_array_equal(of_parts.variances, diagonal.variances)
+    of_parts = sgd_noise.reduced(dataclasses.replace(primal, train_rows=rows), residuals, **options)
+    np.testing.assert_allclose(of_parts.nats, reduced.nats, rtol=1e-6)
+    assert (columns.most, rows.most) == (18 * 3, 2 * 2 * 25)

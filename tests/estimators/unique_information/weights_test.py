@@ -58,6 +58,12 @@ def test_constants_that_cannot_be_are_refused(removed, value):
         weights.langevin(found, sigma=1.0, batch_size=value)
 
 
+@pytest.mark.parametrize("value", [0.5, 2.5])
+def test_batches_that_cannot_be_are_refused(removed, value):
+    with pytest.raises(errors.InvalidArgumentError, match=f"batch_size {value}: must be a whole number from 1 up"):
+        weights.langevin(removed[1], sigma=1.0, batch_size=value)
+
+
 def test_pairs(removed):
     problem, found = removed
     singles, pair = found.groups[:9], [np.array([2, 5]), np.array([0, 1]), np.array([0, 8])]
@@ -90,6 +96,17 @@ def test_pairs_that_cannot_be_compared_are_refused():
     later = leave_out.solve(problem.kernel, problem.residuals, descent, 6, groups=[[0, 1]])
     with pytest.raises(errors.MismatchError, match="differ in time"):
         interactions.of(alone, later)
+    other = problems.make(seed=1)
+    for kernel, residuals, name in (
+        (other.kernel, problem.residuals, "their kernels or features"),
+        (problem.kernel, other.residuals, "their solutions with all examples"),
+        (np.eye(10), np.ones(10), "their kernels or features"),
+    ):
+        both = leave_out.solve(kernel, residuals, descent, 5, groups=[[0, 1]])
+        with pytest.raises(errors.MismatchError, match=f"differ in {name}"):
+            interactions.of(alone, both)
+    again = leave_out.solve(problem.kernel.copy(), problem.residuals, descent, 5, groups=[[0, 1]])
+    assert np.isfinite(interactions.of(alone, again).joint).all()
     assert [list(pair) for pair in interactions.all_pairs([3, 1, 4])] == [[3, 1], [3, 4], [1, 4]]
 
 
@@ -110,6 +127,18 @@ def test_gradients_that_accumulate_are_what_coefficients_say():
     found = accumulation.of_linearised(problem.kernel, coefficients, 2)
     np.testing.assert_allclose(found, sums.squared_norms(), rtol=1e-9)
     assert sums.num_steps == 50
+
+
+def test_an_example_that_is_drawn_twice_counts_twice():
+    sums = accumulation.GradientAccumulation(3, 2)
+    sums.add(np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 4.0]]), 0.5, np.array([1, 1, 2]))
+    np.testing.assert_array_equal(sums.sums, [[0, 0], [1.5, 0.5], [0, 2]])
+
+
+@pytest.mark.parametrize("positions", [[0, 3], [-1, 0], [0.5, 1.0]])
+def test_positions_that_cannot_be_are_refused(positions):
+    with pytest.raises(errors.InvalidArgumentError, match="expected integers from 0 to 2"):
+        accumulation.GradientAccumulation(3, 2).add(np.ones((2, 2)), 0.1, np.array(positions))
 
 
 def test_gradients_that_do_not_fit_are_refused():

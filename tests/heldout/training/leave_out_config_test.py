@@ -30,7 +30,8 @@ def test_a_config_returns_from_json_and_its_digest_tells_what_decides():
     assert again == one
     assert again.sha256 == one.sha256 == one.to_json()["sha256"]
     # Where a file lies decides nothing; all else does.
-    assert dataclasses.replace(one, dataset="npz:x", init_checkpoint="y").sha256 == one.sha256
+    begun = config(init_checkpoint="x", init_sha256="0")
+    assert dataclasses.replace(begun, dataset="npz:x", init_checkpoint="y").sha256 == begun.sha256 != one.sha256
     others = [
         {"classes": (8, 3)},
         {"noise": None},
@@ -75,6 +76,7 @@ def test_settings_that_came_later_count_only_where_they_are_used():
         ({"val_split": "heldout"}, "--val_split=heldout: expected one of train, test"),
         ({"record_steps": (5, 5)}, "--record_steps=5,5: expected ascending steps from 0 to 2000"),
         ({"record_steps": (0, 2001)}, "--record_steps=0,2001"),
+        ({"init_checkpoint": "x"}, "--init_checkpoint=x: expected init_sha256 beside it"),
     ],
 )
 def test_values_out_of_range_are_refused(members, message):

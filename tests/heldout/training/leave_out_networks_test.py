@@ -42,7 +42,7 @@ def letters(tmp_path):
 @pytest.mark.parametrize("classes", [(3, 8), (3, 8, 5)])
 def test_the_body_is_that_of_the_checkpoint_and_the_head_that_of_the_seed(letters, classes):
     stored, prefix = letters
-    settings = config(classes=classes, seed=4, init_checkpoint=prefix, init_body=True)
+    settings = config(classes=classes, seed=4, init_checkpoint=prefix, init_sha256="0", init_body=True)
     found = values(leave_out_networks.initialised(settings, data_of(settings)))
     drawn = values(leave_out_networks.initialised(config(classes=classes, seed=4), data_of(settings)))
     head = {"model/layers/3/w", "model/layers/3/b"}
@@ -55,7 +55,7 @@ def test_the_body_is_that_of_the_checkpoint_and_the_head_that_of_the_seed(letter
 def test_a_body_of_another_network_is_refused_by_name(tmp_path):
     module = models.build("mlp", 7, (8, 8, 1), {"hidden_sizes": [17, 4]})
     checkpoints.write(module, tmp_path / "ckpt", 1, 1)
-    settings = config(init_checkpoint=str(tmp_path / "ckpt"), init_body=True)
+    settings = config(init_checkpoint=str(tmp_path / "ckpt"), init_sha256="0", init_body=True)
     with pytest.raises(errors.MismatchError) as caught:
         leave_out_networks.initialised(settings, data_of(settings))
     # The head of the model stands where the file has a layer of the body, so it is not looked at.
@@ -66,7 +66,7 @@ def test_a_body_of_another_network_is_refused_by_name(tmp_path):
 def test_a_head_of_as_many_outputs_is_drawn_anew(tmp_path):
     whole = config(seed=1)
     checkpoints.write(leave_out_networks.initialised(whole, data_of(whole)), tmp_path / "ckpt", 1, 1)
-    settings = config(seed=2, init_checkpoint=str(tmp_path / "ckpt"), init_body=True)
+    settings = config(seed=2, init_checkpoint=str(tmp_path / "ckpt"), init_sha256="0", init_body=True)
     found = values(leave_out_networks.initialised(settings, data_of(settings)))
     first = values(leave_out_networks.initialised(whole, data_of(whole)))
     same = {key for key, value in found.items() if np.array_equal(value, first[key])}
@@ -95,7 +95,7 @@ def test_batch_normalisation_with_averages_of_a_checkpoint_is_accepted(tmp_path)
     module(tf.random.stateless_uniform([20, 8, 8, 1], [0, 1]), is_training=True)
     checkpoints.write(module, tmp_path / "ckpt", 1, 1)
     members = {"architecture": "conv5", "architecture_options": options}
-    settings = config(**members, init_checkpoint=str(tmp_path / "ckpt"), init_body=True)
+    settings = config(**members, init_checkpoint=str(tmp_path / "ckpt"), init_sha256="0", init_body=True)
     found = values(leave_out_networks.initialised(settings, data_of(settings)))
     body = {key: value for key, value in values(module).items() if found[key].shape == value.shape}
     assert len(found) - len(body) == 2

@@ -148,7 +148,7 @@ def test_training_begins_with_a_checkpoint_where_one_is_named(tmp_path):
     first, data = trainer(config(seed=3), runs_per_group=1)
     first.train_full(tmp_path / "a")
     prefix = leave_out_files.checkpoint_prefix(tmp_path / "a", 25)
-    second, _ = trainer(config(init_checkpoint=str(prefix), num_steps=5), runs_per_group=1)
+    second, _ = trainer(config(init_checkpoint=str(prefix), init_sha256="0", num_steps=5), runs_per_group=1)
     second.train_full(tmp_path / "b")
     longer, _ = trainer(config(seed=3, num_steps=30), runs_per_group=1)
     longer.train_full(tmp_path / "c")
@@ -169,6 +169,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     for group in ((stranger,), (10**6,), (), (index[0], index[0]), tuple(index)):
         with pytest.raises(errors.InvalidValueError, match="expected some, not all, of the 60"):
             found.train_block(tmp_path, [group])
+    for groups in ([], [(index[0],), (index[1],)]):
+        with pytest.raises(errors.InvalidValueError, match=f"{len(groups)} groups in a block: expected 1 to 1"):
+            found.train_block(tmp_path, groups)
     wild, _ = trainer(config(learning_rate=1e6), runs_per_group=1)
     with pytest.raises(errors.InvalidValueError, match=r"--learning_rate=1000000.0: the training diverged within 25"):
         wild.train_full(tmp_path / "wild")
@@ -218,3 +221,12 @@ def test_large_networks_form_their_gradient_part_by_part(tmp_path, monkeypatch):
         np.testing.assert_allclose(*(getattr(one, name) for one in effects), rtol=1e-9)
     ends = [leave_out_files.read_full_run(tmp_path / name)["train_prediction"] for name in ("whole", "parts")]
     np.testing.assert_allclose(*ends, rtol=1e-12)
+
+
+def test_groups_are_stored_in_ascending_order(tmp_path):
+    found, data = trainer(config(), runs_per_group=2)
+    found.train_full(tmp_path)
+    low, high = data.train_index[[3, 8]].tolist()
+    paths = [found.train_block(tmp_path, [group, (low,)]) for group in ((high, low), (low, high))]
+    assert paths[0] == paths[1]
+    assert leave_out_files.read_effects(paths[0]).groups == ((low, high), (low,))

@@ -115,6 +115,21 @@ def test_numbers_of_dropped_examples():
             dropping_orders.counts(ratios, 20)
 
 
+@pytest.mark.parametrize("num_train", [2, 7, 20, 21, 100])
+def test_ratios_that_nobody_chose_fit_any_number_of_examples(num_train):
+    ratios = [float(ratio) for ratio in np.linspace(0, 0.95, 21)]
+    fitting = dropping_orders.fitting(ratios, num_train)
+    found = dropping_orders.counts(fitting, num_train)
+    assert set(fitting) <= set(ratios)
+    assert set(found) == {round(ratio * num_train) for ratio in ratios} - {num_train}
+    assert fitting == ratios or num_train < 100
+
+
+def test_a_refused_ratio_is_told_by_the_flag_that_has_it():
+    with pytest.raises(errors.InvalidValueError, match=r"^--print_subset=top:2: expected shares of the 20 examples"):
+        dropping_orders.counts([2.0], 20, "--print_subset=top:2")
+
+
 def test_orders_return_from_their_file_and_subsets_are_rankings(tmp_path):
     assert not len(summary_files.read_order(tmp_path, "top", _INDEX))
     order = np.array([11, 3, 13])

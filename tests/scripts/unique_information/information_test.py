@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+from matplotlib import figure
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -14,10 +15,12 @@ from scipy import stats
 
 from heldout.training import leave_out_config, leave_out_files
 from scripts.unique_information import (
+    file_digests,
     information_config,
     information_figures,
     information_files,
     information_run,
+    linearised_networks,
     linearised_problem,
     linearised_scores,
     network_source,
@@ -250,6 +253,11 @@ def test_results_of_other_settings_go_with_them(tmp_path):
     with pytest.raises(errors.MismatchError, match=r"a: stored 1, asked for 2\n(.|\n)*--overwrite"):
         adopt(2)
     adopt(2, overwrite=True)
+    assert (tmp_path / "x.npz").exists()  # what is asked for now may be refused yet
+    assert json.loads((tmp_path / "config.json").read_text())["a"] == 1
+    information_config.replace(tmp_path, {"a": 1}, ["x.npz"])
+    assert (tmp_path / "x.npz").exists()
+    information_config.replace(tmp_path, {"a": 2}, ["x.npz"])
     assert not (tmp_path / "x.npz").exists()
     with pytest.raises(errors.MismatchError, match=r"a: stored 2, asked for 3"):
         adopt(3, keeps_arrays=False)
@@ -259,16 +267,61 @@ def test_results_of_other_settings_go_with_them(tmp_path):
 
 def test_results_are_of_their_settings_and_whole(tmp_path):
     identity = {"a": 1}
-    written = {"identity_sha256": information_config.digest(identity), "files": ["x.npz"]}
+    (tmp_path / "x.npz").write_bytes(b"scores")
+    described = file_digests.described([tmp_path / "x.npz"])
+    written = {"identity_sha256": information_config.digest(identity), **described}
+    (tmp_path / "x.npz").unlink()
     assert information_files.read_results(tmp_path, identity) is None
     path = information_files.write_results(tmp_path, written)
     assert information_files.read_results(tmp_path, identity) is None
-    (tmp_path / "x.npz").touch()
+    (tmp_path / "x.npz").write_bytes(b"scores")
     assert information_files.read_results(tmp_path, identity)["files"] == ["x.npz"]
     assert information_files.read_results(tmp_path, {"a": 2}) is None
-    path.write_text('{"schema_version": 9}')
-    with pytest.raises(errors.DamagedFileError, match=r"schema version 9, expected 1 with files; delete it"):
+    (tmp_path / "x.npz").write_bytes(b"scoreS")
+    with pytest.raises(errors.DamagedFileError, match=r"x\.npz: its SHA-256 is not that of unique_information\.json"):
         information_files.read_results(tmp_path, identity)
+    information_files.write_results(tmp_path, {**written, "sha256": {}})
+    with pytest.raises(errors.DamagedFileError, match=r"expected files, and sha256 of each; delete it and run"):
+        information_files.read_results(tmp_path, identity)
+    path.write_text('{"schema_version": 9}')
+    with pytest.raises(errors.DamagedFileError, match=r"schema version 9, expected 1; delete it"):
+        information_files.read_results(tmp_path, identity)
+
+
+def test_what_is_refused_costs_no_results_and_damage_is_noticed(tmp_path):
+    experiment = leave_out_config.LeaveOutConfig(
+        "digits", (3, 8), 12, 6, architecture_options={"hidden_sizes": [5]}, learning_rate=0.05, num_steps=10
+    )
+    source = network_source.NetworkSource(experiment=experiment)
+    asked = config(outdir=str(tmp_path), source=source, training=source.training())
+    network = linearised_networks.load(source, asked.linearisation)
+
+    def run(one, **options):
+        return information_run.run(one, network, lambda *told: None, **options)
+
+    assert not run(asked)["up_to_date"]
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups" / "g.txt").write_text("999998 999999\n")
+    for options, match in (
+        ({"groups": str(tmp_path / "groups" / "g.txt"), "groups_sha256": "0"}, "2 positions that were not drawn"),
+        ({"training": scoring_config.Training(1e6, 10)}, "--learning_rate=1e.06: steps of the linearised network"),
+        (
+            {"memory_limit_mb": 1e-6, "linearisation": scoring_config.LinearisationConfig(kernel_dtype="float64")},
+            "--memory_limit_mb=1e-06: 12 rows",
+        ),
+    ):
+        with pytest.raises(errors.InvalidValueError, match=match):
+            run(dataclasses.replace(asked, **options), overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == there
+    assert run(asked)["up_to_date"]
+    kernel = tmp_path / "kernel" / "train.npy"
+    content = bytearray(kernel.read_bytes())
+    content[-1] ^= 1
+    kernel.write_bytes(content)
+    (tmp_path / "unique_information.npz").unlink()
+    with pytest.raises(errors.DamagedFileError, match=r"train\.npy: the SHA-256 is not that of contents\.json"):
+        run(asked)
 
 
 def test_full_runs_of_other_data_are_refused(tmp_path):
@@ -282,6 +335,13 @@ def test_full_runs_of_other_data_are_refused(tmp_path):
         information_run._agreement(asked, problem)
     other = dataclasses.replace(asked, training=scoring_config.Training(0.2, 10))
     assert information_run._agreement(other, problem) is None
+
+
+def test_examples_are_counted_in_whole_numbers():
+    axes = figure.Figure().add_subplot()
+    information_figures._histogram(axes, "weights", np.array([1.0, 2.0, 3.0]), np.zeros(3, np.int64))
+    ticks = axes.get_yticks()
+    np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 def test_pictures_of_what_has_no_classes_and_no_images(tmp_path):

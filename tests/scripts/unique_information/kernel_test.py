@@ -13,6 +13,7 @@ from heldout.training import leave_out_config
 from scripts.unique_information import (
     array_store,
     kernel_config,
+    kernel_figures,
     kernel_run,
     linearised_networks,
     network_source,
@@ -105,10 +106,44 @@ def test_a_spectrum_that_takes_too_much_is_left_out_and_places_must_be_there(tmp
         kernel_run.run(config(tmp_path / "b", row_places=(14,)), network, lambda *told: None)
 
 
+def test_what_is_refused_costs_no_results_and_damage_is_noticed(tmp_path):
+    _, arrays, network = run(tmp_path, kind="trace")
+    before = np.array(arrays["values"])
+    for options, error in (({"row_places": (14,)}, errors.InvalidValueError), ({"memory_limit_mb": 1e-6}, Exception)):
+        with pytest.raises(error, match=r"--row_ids|memory"):
+            kernel_run.run(config(tmp_path, **options), network, lambda *told: None, overwrite=True)
+        assert {"ntk.json", "spectrum.npz", "kernel.png"} <= {path.name for path in tmp_path.iterdir()}
+    results, arrays, _ = run(tmp_path, kind="trace")
+    assert results["up_to_date"]
+    np.testing.assert_array_equal(arrays["values"], before)
+    for path, match in (
+        (tmp_path / "spectrum.npz", r"spectrum\.npz: its SHA-256 is not that of ntk\.json"),
+        (tmp_path / "kernel" / "values.npy", r"values\.npy: the SHA-256 is not that of contents\.json"),
+    ):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(errors.DamagedFileError, match=match):
+            run(tmp_path, kind="trace")
+        path.write_bytes(content)
+
+
+def test_the_picture_says_of_which_network_and_data_it_is(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(kernel_figures.result_tables, "write_figure", lambda path, figure: drawn.append(figure) or path)
+    stored = array_store.Stored(
+        tmp_path,
+        {},
+        {"num_rows": 3, "num_columns": 3, "num_outputs": 1, "kind": "trace"},
+        {"values": np.eye(3), "row_label": np.arange(3)},
+    )
+    kernel_figures.write_kernel(tmp_path, stored, "values", "mlp on digits")
+    assert "mlp on digits" in drawn[0].axes[0].get_title(loc="left")
+
+
 def test_results_that_cannot_be_read_are_refused(tmp_path):
     _, _, network = run(tmp_path)
     (tmp_path / "ntk.json").write_text('{"schema_version": 7}')
-    with pytest.raises(errors.DamagedFileError, match=r"schema version 7, expected 1 with files; delete it"):
+    with pytest.raises(errors.DamagedFileError, match=r"schema version 7, expected 1; delete it"):
         kernel_run.run(config(tmp_path), network, lambda *told: None)
 
 

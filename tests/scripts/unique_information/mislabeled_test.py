@@ -74,10 +74,47 @@ def test_examples_without_a_score_are_counted(labels, tmp_path):
     (one,) = mislabeled.detect(config(labels, write_scores(tmp_path, score=score)))
     assert (len(one.changed), len(one.clean), one.num_without_score) == (3, 22, 5)
     assert one.auroc.value == 1
-    (nothing,) = mislabeled.detect(config(labels, write_scores(tmp_path, score=np.full(30, np.nan))))
+    columns = {"score": score, "none": np.full(30, np.nan)}
+    _, nothing = mislabeled.detect(config(labels, write_scores(tmp_path, **columns)))
     assert nothing.direction == "none"
     assert np.isnan([nothing.auroc.value, nothing.share_changed]).all()
     assert mislabeled_figure.write(tmp_path, [nothing]) == []
+
+
+def test_a_column_without_scores_is_refused_if_it_is_asked_for_or_alone(labels, tmp_path):
+    columns = {"score": 1.0 * _CHANGED, "none": np.full(30, np.nan)}
+    match = (
+        r"scores\.npz: column none is finite for 0 examples whose label was changed and 0 of the others, and 30 have"
+    )
+    with pytest.raises(errors.InvalidValueError, match=match):
+        mislabeled.detect(config(labels, write_scores(tmp_path, **columns), columns=("score", "none")))
+    with pytest.raises(errors.InvalidValueError, match=match):
+        mislabeled.detect(config(labels, write_scores(tmp_path, none=columns["none"])))
+    half = np.where(_CHANGED, np.nan, 1.0)
+    with pytest.raises(errors.InvalidValueError, match=r"finite for 0 .* changed and 26 of the others, and 4 have no"):
+        mislabeled.detect(config(labels, write_scores(tmp_path, half=half)))
+
+
+def test_scores_that_never_saw_a_changed_label_are_told(labels, tmp_path):
+    score = 1.0 * _CHANGED
+    (one,) = mislabeled.detect(config(labels, write_scores(tmp_path, score=score, train_label=_CLEAN)))
+    assert one.has_clean_labels
+    assert mislabeled.lines([one])[-1].startswith("note: scores.npz: its labels are those before some were changed")
+    for label in (_LABEL, np.arange(30)):
+        (one,) = mislabeled.detect(config(labels, write_scores(tmp_path, score=score, train_label=label)))
+        assert not one.has_clean_labels
+        assert len(mislabeled.lines([one])) == 1
+
+
+def test_pictures_of_other_flags_go_and_other_files_stay(tmp_path):
+    path = tmp_path / "a.json"
+    result_tables.clear_pictures(path)
+    for name in ("a.png", "b.png", "other.png", "notes.txt"):
+        (tmp_path / name).touch()
+    result_tables.write(path, {}, {"rows": []})
+    result_tables.list_pictures(path, [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "notes.txt"])
+    result_tables.clear_pictures(path)
+    assert {one.name for one in tmp_path.iterdir()} == {"a.json", "other.png", "notes.txt"}
 
 
 def test_an_experiment_says_its_labels(tmp_path):
@@ -117,10 +154,10 @@ def test_labels_beside_scores_prove_the_order_of_examples(labels):
     def scores(label):
         return score_columns.ScoreColumns(pathlib.Path("s.npz"), _INDEX, {"a": np.zeros(30)}, label)
 
-    changed_labels.check_order(known, scores(None))
-    changed_labels.check_order(known, scores(7 - _LABEL))  # numbered otherwise, and trained with
-    changed_labels.check_order(known, scores(_CLEAN + 5))  # before they were changed
-    changed_labels.check_order(known, scores(np.arange(30)))  # finer
+    assert not changed_labels.check_order(known, scores(None))
+    assert not changed_labels.check_order(known, scores(7 - _LABEL))  # numbered otherwise, and trained with
+    assert changed_labels.check_order(known, scores(_CLEAN + 5))  # before they were changed
+    assert not changed_labels.check_order(known, scores(np.arange(30)))  # finer
     with pytest.raises(errors.MismatchError, match=r"s\.npz: its labels are not those of .*labels\.npz"):
         changed_labels.check_order(known, scores(np.roll(np.arange(30) // 10, 1)))
 

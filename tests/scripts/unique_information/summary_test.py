@@ -165,6 +165,7 @@ def test_other_settings_and_wrong_flags_are_refused(done, tmp_path):
         (("--ratios=1",), 2, "--ratios=1: expected shares of the 40 examples"),
         (("--ratios=a",), 2, "--ratios=a: expected shares from 0"),
         (("--rescore_share=0.6",), 2, "--rescore_share=0.6: expected a share above 0, at most 0.5"),
+        (("--print_subset=top:2",), 2, "--print_subset=top:2: expected shares of the 40 examples"),
         (("--print_subset=top",), 2, "--print_subset=top: expected one of top, bottom"),
         (("--column=a",), 2, "--column=a: names a column of --scores, which are not given"),
         ((f"--scores={tmp_path / 'part.npz'}", f"--outdir={tmp_path / 'd'}"), 2, "have no score"),

@@ -161,5 +161,10 @@ def test_data_that_are_no_points_are_refused(config, load):
 
 
 def test_steps_that_diverge_are_refused_with_a_rate_that_does_not():
-    with pytest.raises(errors.InvalidValueError, match=r"learning_rate 100.* diverges.*take a learning_rate below"):
+    with pytest.raises(
+        errors.InvalidValueError, match=r"--learning_rate=100: steps of .* diverge.*take a rate below"
+    ) as refused:
         synthetic_worker.frames(experiment(learning_rate=100.0), None, [1], _GRID)
+    assert "continuous" not in str(refused.value)
+    rate = float(str(refused.value).split()[-1])
+    synthetic_worker.frames(experiment(learning_rate=0.99 * rate), None, [1], _GRID)
